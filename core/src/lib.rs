@@ -1,1 +1,18 @@
-//! placeholder
+//! Vocabulary, operations, access rules, ports and pure machines of bib.
+//!
+//! Everything here is a value or a function of its arguments: no IO, no clock, no randomness, no environment. `now`
+//! and `seed` are arguments, so that a simulation replays to the byte.
+
+pub mod api;
+pub mod chunk;
+pub mod chunker;
+pub mod encode;
+pub mod hash;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod model;
+pub mod op;
+pub mod port;
+pub mod time;
+pub mod wire;

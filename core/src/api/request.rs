@@ -1,0 +1,144 @@
+//! What can be asked of a node. The node never holds a user's key: a change arrives as signed operations, for which
+//! [`Request::OpContext`] gives the causal context.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DatasetId, OpId, TopicId};
+use crate::model::manifest::ManifestKind;
+use crate::model::{Reference, TopicPath};
+use crate::wire::message::FindQuery;
+
+/// A page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paging {
+    /// Most items; the node caps it.
+    pub limit: u32,
+    /// Items to skip.
+    pub offset: u32,
+}
+
+/// What an operation will be about, so that the node can say which parents it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContextFor {
+    /// An access operation of a topic.
+    Access(TopicId),
+    /// A content operation of a topic.
+    Content(TopicId),
+    /// A removal: as `Access`, with the content heads to keep.
+    Removal(TopicId),
+}
+
+/// A request. The event that answers it stands behind each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Are you there? → `End`.
+    Ping,
+    /// About the node → `Event::Status`.
+    Status,
+    /// Who am I to you? → `Event::WhoAmI`.
+    WhoAmI,
+
+    /// Parents, lamport and time for a new operation → `Event::OpContext`.
+    OpContext(ContextFor),
+    /// Take signed operations, all or none; answered when they are durable → `Event::Submitted`.
+    OpSubmit {
+        /// Encoded, parents before children.
+        ops: Vec<serde_bytes::ByteBuf>,
+    },
+    /// One operation → `Event::Operation`.
+    OpGet(OpId),
+    /// Operations of a topic, newest first → `Event::Operation` each.
+    OpLog {
+        /// The topic.
+        topic: TopicPath,
+        /// Which of them.
+        paging: Paging,
+    },
+
+    /// A topic by path → `Event::Topic`.
+    TopicGet(TopicPath),
+    /// Topics below one (or root topics) → `Event::Topic` each, then `Event::Total`.
+    TopicList {
+        /// Below this one; `None` = all.
+        under: Option<TopicPath>,
+        /// Which of them.
+        paging: Paging,
+    },
+    /// Who may do what on a topic → `Event::Members`.
+    TopicMembers(TopicPath),
+
+    /// A dataset by reference (version and path ignored) → `Event::Dataset`.
+    DatasetGet(Reference),
+    /// Datasets of a topic and below, or of all → `Event::Dataset` each, then `Event::Total`.
+    DatasetList {
+        /// In this topic; `None` = all.
+        topic: Option<TopicPath>,
+        /// Which of them.
+        paging: Paging,
+    },
+    /// Versions of a dataset, newest first → `Event::Version` each, then `Event::Total`.
+    Versions {
+        /// The dataset.
+        reference: Reference,
+        /// Which of them.
+        paging: Paging,
+    },
+    /// The version a reference means → `Event::Version`.
+    VersionGet(Reference),
+    /// Search the catalog → `Event::Found` each, then `Event::Total`.
+    Find(FindQuery),
+
+    /// Store content. The client then sends `Upload` frames; progress comes back → `Event::Progress`…,
+    /// `Event::Staged`. What is staged is durable and kept for a day for the operation that will name it.
+    Ingest {
+        /// The dataset it is for, when it exists: its last version gives the chunker.
+        dataset: Option<DatasetId>,
+        /// File or tree.
+        kind: ManifestKind,
+        /// Bytes that will come, when known; for progress and for refusing early what cannot fit.
+        expected: Option<u64>,
+    },
+    /// Bring the content of a version here → `Event::Progress`…, `Event::Fetched`.
+    Fetch {
+        /// The version (and path: only that part).
+        reference: Reference,
+    },
+    /// Entries of a version → `Event::Entry` each.
+    Entries {
+        /// The version (and path: only what is below).
+        reference: Reference,
+    },
+    /// Bytes of one file of a version, fetching first what is not here → `Event::Entry`, `Event::Data`….
+    Read {
+        /// The version, and the path unless it has one file.
+        reference: Reference,
+        /// First byte.
+        offset: u64,
+        /// Most bytes; `None` = to the end.
+        len: Option<u64>,
+    },
+    /// All files of a version (or below its path), fetching first what is not here → `Event::Entry`, `Event::Data`…
+    /// for each in order.
+    ReadAll {
+        /// The version.
+        reference: Reference,
+    },
+
+    /// Peers → `Event::Peer` each.
+    Peers,
+    /// Dial an address and wait for the session → `Event::Peer`.
+    Connect {
+        /// A multiaddr.
+        address: String,
+    },
+    /// End the sessions with a peer → `End`.
+    Disconnect {
+        /// Its peer id.
+        node: crate::id::NodeId,
+    },
+
+    /// The configuration in force → `Event::ConfigValue` each.
+    Config,
+    /// Stop the node after draining → `End`.
+    Shutdown,
+}

@@ -1,0 +1,227 @@
+//! A chunk: verified bytes, in the encoding in which they are stored and sent.
+//!
+//! A [`Chunk`] can only be made by hashing: from raw bytes, or from encoded bytes that decode to what the id says. So
+//! a chunk store that takes `Chunk`s never holds unverified bytes, and bytes are compressed once, where they are
+//! published, and travel and rest in that form.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::hash;
+use crate::id::ChunkId;
+use crate::limits::MAX_CHUNK_LEN;
+
+/// How the bytes of a chunk are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Codec {
+    /// As they are.
+    None = 0,
+    /// One zstd frame.
+    Zstd = 1,
+}
+
+impl Codec {
+    /// The codec with this number on disk.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// Why bytes are not the chunk they are said to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChunkError {
+    /// The hash of the bytes is another.
+    #[error("chunk {expected} has the hash {found}")]
+    WrongHash {
+        /// The id asked for.
+        expected: ChunkId,
+        /// The id of the bytes.
+        found: ChunkId,
+    },
+    /// Longer than any chunk may be, or than it said.
+    #[error("chunk {id} has {len} bytes, at most {max} are accepted")]
+    TooLong {
+        /// The id asked for.
+        id: ChunkId,
+        /// The length said or found, in bytes.
+        len: u64,
+        /// The bound, in bytes.
+        max: u64,
+    },
+    /// The encoded bytes do not decode.
+    #[error("chunk {id} does not decode: {reason}")]
+    Undecodable {
+        /// The id asked for.
+        id: ChunkId,
+        /// What the decoder said.
+        reason: String,
+    },
+}
+
+/// Verified bytes with their id. See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    id: ChunkId,
+    len: u32,
+    codec: Codec,
+    bytes: Vec<u8>,
+}
+
+/// Raw bytes below this many are not worth a compressor's set-up and frame header, in bytes.
+const MIN_COMPRESSED_LEN: usize = 128;
+/// Only this many bytes are tried first; if they do not shrink, the rest is not tried, in bytes.
+const PROBE_LEN: usize = 16 * 1024;
+/// zstd level: higher ones cost more and save nothing on the measured tables.
+const ZSTD_LEVEL: i32 = 1;
+
+fn saves_enough(raw: usize, encoded: usize) -> bool {
+    encoded <= raw - raw / 20
+}
+
+impl Chunk {
+    /// Hashes raw bytes, and compresses them where that saves at least 5 %.
+    ///
+    /// # Panics
+    /// If `raw` is longer than [`MAX_CHUNK_LEN`].
+    pub fn from_raw(raw: Vec<u8>) -> Self {
+        let id = ChunkId::from_bytes(hash(&raw));
+        Self::from_hashed(id, raw)
+    }
+
+    fn from_hashed(id: ChunkId, raw: Vec<u8>) -> Self {
+        assert!(raw.len() <= MAX_CHUNK_LEN, "a chunker never cuts more than the maximum");
+        let len = raw.len() as u32;
+        if raw.len() >= MIN_COMPRESSED_LEN {
+            let probe = &raw[..raw.len().min(PROBE_LEN)];
+            let promising = raw.len() <= PROBE_LEN
+                || zstd::bulk::compress(probe, ZSTD_LEVEL).is_ok_and(|out| saves_enough(probe.len(), out.len()));
+            if promising
+                && let Ok(encoded) = zstd::bulk::compress(&raw, ZSTD_LEVEL)
+                && saves_enough(raw.len(), encoded.len())
+            {
+                return Self { id, len, codec: Codec::Zstd, bytes: encoded };
+            }
+        }
+        Self { id, len, codec: Codec::None, bytes: raw }
+    }
+
+    /// Accepts encoded bytes that decode to the chunk `id` of `len` bytes.
+    ///
+    /// # Errors
+    /// [`ChunkError`] when they do not.
+    pub fn verify(id: ChunkId, len: u32, codec: Codec, bytes: Vec<u8>) -> Result<Self, ChunkError> {
+        if len as usize > MAX_CHUNK_LEN || bytes.len() > MAX_CHUNK_LEN {
+            let len = u64::from(len).max(bytes.len() as u64);
+            return Err(ChunkError::TooLong { id, len, max: MAX_CHUNK_LEN as u64 });
+        }
+        let found = match codec {
+            Codec::None if bytes.len() == len as usize => hash(&bytes),
+            Codec::None => {
+                return Err(ChunkError::TooLong { id, len: bytes.len() as u64, max: u64::from(len) });
+            }
+            Codec::Zstd => hash(&decompress(id, len, &bytes)?),
+        };
+        if found != *id.as_bytes() {
+            return Err(ChunkError::WrongHash { expected: id, found: ChunkId::from_bytes(found) });
+        }
+        Ok(Self { id, len, codec, bytes })
+    }
+
+    /// The id.
+    pub const fn id(&self) -> ChunkId {
+        self.id
+    }
+
+    /// Length of the raw bytes.
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there are no bytes; such a chunk is never stored.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How [`Chunk::encoded`] is encoded.
+    pub const fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// The bytes as stored and sent.
+    pub fn encoded(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Gives up the encoded bytes.
+    pub fn into_encoded(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The raw bytes.
+    pub fn into_raw(self) -> Vec<u8> {
+        match self.codec {
+            Codec::None => self.bytes,
+            Codec::Zstd => {
+                decompress(self.id, self.len, &self.bytes).expect("a chunk is made only of bytes that decode")
+            }
+        }
+    }
+}
+
+/// Decodes zstd without trusting what the frame says of its size.
+fn decompress(id: ChunkId, len: u32, bytes: &[u8]) -> Result<Vec<u8>, ChunkError> {
+    let raw = zstd::bulk::decompress(bytes, len as usize)
+        .map_err(|error| ChunkError::Undecodable { id, reason: error.to_string() })?;
+    if raw.len() != len as usize {
+        return Err(ChunkError::Undecodable { id, reason: format!("{} bytes instead of {len}", raw.len()) });
+    }
+    Ok(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressible_bytes_shrink_and_come_back() {
+        let raw = b"station,date,tmax\n".repeat(4_000);
+        let chunk = Chunk::from_raw(raw.clone());
+        assert_eq!(chunk.codec(), Codec::Zstd);
+        assert!(chunk.encoded().len() * 10 < raw.len());
+        let again = Chunk::verify(chunk.id(), chunk.len(), chunk.codec(), chunk.encoded().to_vec()).unwrap();
+        assert_eq!(again.into_raw(), raw);
+    }
+
+    #[test]
+    fn incompressible_and_tiny_bytes_stay_raw() {
+        let noise: Vec<u8> = (0..2_000u32).flat_map(|i| hash(&i.to_le_bytes())).collect();
+        assert_eq!(Chunk::from_raw(noise).codec(), Codec::None);
+        assert_eq!(Chunk::from_raw(b"aaaaaaaaaaaaaaaa".to_vec()).codec(), Codec::None);
+    }
+
+    #[test]
+    fn lies_about_a_chunk_are_refused() {
+        let chunk = Chunk::from_raw(b"abc".repeat(1_000));
+        let (id, len, codec, bytes) = (chunk.id(), chunk.len(), chunk.codec(), chunk.encoded().to_vec());
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        assert!(Chunk::verify(id, len, codec, flipped).is_err());
+        assert!(Chunk::verify(id, len - 1, codec, bytes.clone()).is_err());
+        assert!(Chunk::verify(id, len, Codec::None, bytes.clone()).is_err());
+        assert!(Chunk::verify(id, u32::MAX, codec, bytes.clone()).is_err());
+        assert!(Chunk::verify(ChunkId::from_bytes([0; 32]), len, codec, bytes).is_err());
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_its_stated_length() {
+        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
+        assert!(bomb.len() < MAX_CHUNK_LEN);
+        let refused = Chunk::verify(ChunkId::from_bytes([0; 32]), 1 << 20, Codec::Zstd, bomb);
+        assert!(matches!(refused, Err(ChunkError::Undecodable { .. })), "{refused:?}");
+    }
+}

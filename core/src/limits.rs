@@ -1,0 +1,114 @@
+//! Every bound of the system, with its unit and its reason.
+
+use std::time::Duration;
+
+/// Longest chunk, in bytes: the largest piece that is ever hashed, stored, sent or held as one.
+pub const MAX_CHUNK_LEN: usize = 1 << 20;
+/// Default average chunk, in bytes.
+pub const DEFAULT_CHUNK_AVG: u32 = 256 << 10;
+/// Largest manifest page, in bytes: one page is decoded as a whole.
+pub const MAX_PAGE_LEN: usize = 256 << 10;
+/// Most levels of index pages between a manifest's root and its leaves; 2 hold more than a petabyte.
+pub const MAX_PAGE_DEPTH: u8 = 4;
+
+/// Largest peer frame, in bytes: a chunk and its envelope, or a page of operations.
+pub const MAX_PEER_FRAME: usize = 2 << 20;
+/// Largest control frame, in bytes.
+pub const MAX_CONTROL_FRAME: usize = 1 << 20;
+/// Bytes of content in one control data frame: leaves room for the envelope below [`MAX_CONTROL_FRAME`].
+pub const CONTROL_DATA_LEN: usize = 256 << 10;
+/// Largest gossip message, in bytes.
+pub const MAX_GOSSIP_LEN: usize = 64 << 10;
+/// Largest encoded operation, in bytes.
+pub const MAX_OP_LEN: usize = 64 << 10;
+/// Most parents, and most keeps, of one operation: more heads than that are merged first.
+pub const MAX_OP_PARENTS: usize = 256;
+
+/// Requests in flight on one peer stream.
+pub const MAX_REQUESTS_PER_STREAM: usize = 16;
+/// A peer stream without traffic is closed after this.
+pub const STREAM_IDLE: Duration = Duration::from_secs(30);
+/// Chunk ids in one request.
+pub const MAX_CHUNKS_PER_REQUEST: usize = 64;
+/// Page ids in one request: eight pages are at most one frame.
+pub const MAX_PAGES_PER_REQUEST: usize = 7;
+/// Operation ids in one request.
+pub const MAX_OPS_PER_REQUEST: usize = 256;
+/// Ranges in one reconciliation message.
+pub const MAX_RANGES_PER_MESSAGE: usize = 64;
+/// Operation ids listed in one reconciliation message, over all its ranges.
+pub const MAX_RANGE_IDS: usize = 2_048;
+/// Topics, heads or catalog entries in one discovery message.
+pub const MAX_ITEMS_PER_MESSAGE: usize = 256;
+/// Requests a second that one peer may make, and how many at once.
+pub const PEER_REQUESTS_PER_SECOND: u32 = 100;
+/// Burst of requests that one peer may make.
+pub const PEER_REQUEST_BURST: u32 = 200;
+/// Bytes that may be on their way to one peer.
+pub const PEER_BYTES_IN_FLIGHT: usize = 4 << 20;
+
+/// Providers that one fetch uses at the same time.
+pub const FETCH_PROVIDERS: usize = 4;
+/// Chunks in flight at one provider.
+pub const FETCH_CHUNKS_PER_PROVIDER: usize = 8;
+/// A chunk that has not arrived by then is asked of another provider.
+pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+/// A provider that sent this many chunks with a wrong hash is banned.
+pub const BAD_CHUNKS_TO_BAN: u32 = 3;
+/// How long such a ban lasts.
+pub const BAN_DURATION: Duration = Duration::from_secs(3_600);
+
+/// Operations of one topic that wait for their parents.
+pub const MAX_PARKED_OPS: usize = 10_000;
+/// Bytes of operations of one topic that wait for their parents.
+pub const MAX_PARKED_BYTES: usize = 16 << 20;
+/// How long an operation waits for its parents.
+pub const PARKED_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// How far the time of an operation or gossip message may lie ahead of, and gossip behind, the clock.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// How long a gossip message is remembered against replay.
+pub const REPLAY_MEMORY: Duration = Duration::from_secs(900);
+/// Gossip messages remembered against replay; the oldest is forgotten first.
+pub const MAX_REPLAY_ENTRIES: usize = 8_192;
+/// Time between two reconciliations with the same peer without other cause.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Characters in a name.
+pub const MAX_NAME_CHARS: usize = 64;
+/// Topics above and including a topic.
+pub const MAX_TOPIC_DEPTH: usize = 8;
+/// Bytes of a description.
+pub const MAX_DESCRIPTION_LEN: usize = 4 << 10;
+/// Bytes of a version message.
+pub const MAX_MESSAGE_LEN: usize = 4 << 10;
+/// Tags of a topic or dataset.
+pub const MAX_TAGS: usize = 32;
+/// Bytes of a tag.
+pub const MAX_TAG_LEN: usize = 64;
+/// Keys of a metadata map.
+pub const MAX_METADATA_KEYS: usize = 64;
+/// Bytes of a metadata map, keys and values together.
+pub const MAX_METADATA_LEN: usize = 16 << 10;
+/// Bytes of a schema; below [`MAX_OP_LEN`] less the rest of an operation.
+pub const MAX_SCHEMA_LEN: usize = 48 << 10;
+/// Bytes of a path inside a dataset.
+pub const MAX_DATASET_PATH_LEN: usize = 1_024;
+/// Bytes of a textual reference.
+pub const MAX_REFERENCE_LEN: usize = 2_048;
+/// Bytes of a licence name, and of a source address.
+pub const MAX_ATTRIBUTION_LEN: usize = 1_024;
+/// Bytes of a config file.
+pub const MAX_CONFIG_LEN: usize = 256 << 10;
+
+/// Calls in flight in one control session.
+pub const MAX_CALLS_PER_SESSION: usize = 64;
+/// Control sessions at the same time.
+pub const MAX_SESSIONS: usize = 64;
+/// A control session without traffic is closed after this.
+pub const SESSION_IDLE: Duration = Duration::from_secs(1_800);
+/// Items in a list answer when the caller names no number.
+pub const DEFAULT_PAGE: u32 = 50;
+/// Most items in a list answer.
+pub const MAX_PAGE: u32 = 1_000;
+/// How long a stopping node waits for work under way.
+pub const DRAIN: Duration = Duration::from_secs(30);

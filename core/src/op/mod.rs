@@ -1,0 +1,5 @@
+//! Signed operations: how people change the shared catalog.
+
+pub mod operation;
+
+pub use operation::{Body, Class, Operation, Resource, Role, Unsigned};

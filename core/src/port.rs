@@ -1,0 +1,208 @@
+//! Ports: what the machines and `apply` need of a store. Synchronous, plain types, because the callers decide on which
+//! thread they wait. Each implementation passes the conformance suite in `bib_sim::suite`.
+
+use std::ops::{Bound, ControlFlow};
+
+use crate::chunk::Chunk;
+use crate::id::ChunkId;
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk is full, or the quota used up. Nothing was lost; free space and try again.
+    #[error("no space left in the store: {0}")]
+    Full(String),
+    /// What is stored is not what was written.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// Written by a newer program.
+    #[error("the store has a format this program does not know: {0}")]
+    Unsupported(String),
+    /// Another process uses the store.
+    #[error("the store is in use by another process: {0}")]
+    Locked(String),
+    /// An earlier failure closed the store for writing until the node is started again.
+    #[error("the store is read-only after a failed write: {0}")]
+    ReadOnly(String),
+    /// The operating system refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The tables of the catalog. Names and numbers are part of the format: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Table {
+    /// Settings of the catalog itself.
+    Meta,
+    /// Operations by id.
+    Ops,
+    /// Operations by (topic, class, lamport, id).
+    OpOrder,
+    /// Last operations by (topic, class, id).
+    Heads,
+    /// Operations that wait for their parents.
+    Parked,
+    /// Topics by id.
+    Topics,
+    /// Topics by (parent, name, lamport, id).
+    TopicNames,
+    /// Datasets by id.
+    Datasets,
+    /// Datasets by (topic, name, lamport, id).
+    DatasetNames,
+    /// Versions by id.
+    Versions,
+    /// Versions by (dataset, lamport, id).
+    VersionOrder,
+    /// Grants in force by (resource, user).
+    Grants,
+    /// What is needed to merge field changes: winning position by (entity, field).
+    Fields,
+    /// Roots that keep chunks: manifests staged by an ingest or held complete, by manifest id.
+    Pins,
+    /// Transfers by version.
+    Transfers,
+    /// Peers by id.
+    Peers,
+    /// Bans and allows by subject.
+    Bans,
+}
+
+/// All tables, in the order of their numbers.
+pub const TABLES: [(Table, &str); 17] = [
+    (Table::Meta, "meta"),
+    (Table::Ops, "ops"),
+    (Table::OpOrder, "op_order"),
+    (Table::Heads, "heads"),
+    (Table::Parked, "parked"),
+    (Table::Topics, "topics"),
+    (Table::TopicNames, "topic_names"),
+    (Table::Datasets, "datasets"),
+    (Table::DatasetNames, "dataset_names"),
+    (Table::Versions, "versions"),
+    (Table::VersionOrder, "version_order"),
+    (Table::Grants, "grants"),
+    (Table::Fields, "fields"),
+    (Table::Pins, "pins"),
+    (Table::Transfers, "transfers"),
+    (Table::Peers, "peers"),
+    (Table::Bans, "bans"),
+];
+
+/// A range of keys.
+pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// What a scan shows keys and values to.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// Direction of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// From the lowest key.
+    Ascending,
+    /// From the highest key.
+    Descending,
+}
+
+/// A consistent view of the catalog.
+pub trait CatalogRead {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shows keys and values of a range until `visit` breaks.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn scan(&self, table: Table, range: KeyRange<'_>, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// Number of keys in a table; cheap.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn len(&self, table: Table) -> Result<u64, StoreError>;
+}
+
+/// A view that takes changes; they become durable and visible together, or not at all.
+pub trait CatalogTxn: CatalogRead {
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be written.
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+
+    /// Removes a key; an absent one is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be written.
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError>;
+}
+
+/// The catalog: ordered tables of keys and values with snapshots and one writer.
+pub trait Catalog: Send + Sync {
+    /// A view that later writes do not change.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn begin_read(&self) -> Result<Box<dyn CatalogRead + '_>, StoreError>;
+
+    /// Runs `work` in a transaction and commits it durably; an error of `work` undoes everything.
+    ///
+    /// # Errors
+    /// The error of `work`, or [`StoreError`] when the commit fails, after which the catalog is read-only.
+    fn write(&self, work: &mut dyn FnMut(&mut dyn CatalogTxn) -> Result<(), StoreError>) -> Result<(), StoreError>;
+}
+
+/// Figures of a chunk store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct ChunkStoreStats {
+    /// Chunks held, not yet durable ones included.
+    pub n_chunks: u64,
+    /// Bytes they take on disk, record headers included.
+    pub stored_bytes: u64,
+    /// Bytes they stand for.
+    pub raw_bytes: u64,
+    /// Segment files.
+    pub n_segments: u64,
+    /// fsync calls since the store was opened.
+    pub fsyncs: u64,
+    /// Bytes written since the store was opened, index included as far as the store knows.
+    pub written_bytes: u64,
+}
+
+/// The store of chunk bytes; also the whole memory of a fetch: what is stored is what we have.
+pub trait ChunkStore: Send + Sync {
+    /// Whether a chunk is held, durable or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be read.
+    fn has(&self, id: &ChunkId) -> Result<bool, StoreError>;
+
+    /// A chunk, verified; `None` if it is not held.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the stored bytes are not the chunk; other [`StoreError`]s when they cannot be read.
+    fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError>;
+
+    /// Adds a chunk; returns whether it was new. Not durable before [`ChunkStore::flush`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    fn put(&self, chunk: &Chunk) -> Result<bool, StoreError>;
+
+    /// Makes everything that was put before durable.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot, after which the store is read-only.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// Figures.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be read.
+    fn stats(&self) -> Result<ChunkStoreStats, StoreError>;
+}
