@@ -1,1 +1,5 @@
-//! placeholder
+//! The deterministic world of bib: seeded randomness, virtual time, a network and a disk with faults, memory
+//! implementations of the ports, conformance suites, reference models and fuzz targets. Never shipped.
+
+pub mod fuzz;
+pub mod rng;

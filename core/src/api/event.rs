@@ -49,6 +49,10 @@ pub struct Status {
     pub rss_bytes: u64,
     /// Names of the threads.
     pub threads: Vec<String>,
+    /// Bytes of chunks and pages received from peers since the start, as they crossed the wire.
+    pub wire_received: u64,
+    /// Bytes of chunks and pages sent to peers since the start, as they crossed the wire.
+    pub wire_sent: u64,
     /// Gossip messages refused since the start, by reason.
     pub gossip_refused: Vec<(String, u64)>,
     /// Why the store takes no more writes, if so.

@@ -1,0 +1,189 @@
+//! Fuzz targets: one for each decoder of bytes from outside, and the driver that feeds them.
+//!
+//! A target takes any bytes and must neither panic nor hang, and what it accepts must encode to the same value again.
+//! The driver mutates a checked-in corpus with a seeded generator, so a failure replays from its seed; each target has
+//! the plain signature `fn(&[u8])`, so that a coverage-guided fuzzer can drive it as well.
+
+pub mod corpus;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bib_core::api::{ClientFrame, ServerFrame};
+use bib_core::chunk::{Chunk, Codec};
+use bib_core::encode::{Versioned, decode, encode};
+use bib_core::id::{ChunkId, NodeId, UserId};
+use bib_core::model::Reference;
+use bib_core::model::manifest::Page;
+use bib_core::op::Operation;
+use bib_core::wire::gossip::{self, GossipMessage};
+use bib_core::wire::message::{
+    Bounded, DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, SyncRequest, SyncResponse,
+};
+
+use crate::rng::Rng;
+
+/// A decoder under test.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Name of the target and of its corpus folder.
+    pub name: &'static str,
+    /// Feeds bytes to the decoder.
+    pub run: fn(&[u8]),
+}
+
+/// The targets that need nothing but `core`.
+pub const TARGETS: [Target; 13] = [
+    Target { name: "operation", run: operation },
+    Target { name: "manifest_page", run: round_trip::<Page> },
+    Target { name: "chunk", run: chunk },
+    Target { name: "text", run: text },
+    Target { name: "gossip", run: gossip_message },
+    Target { name: "discovery_request", run: message::<DiscoveryRequest> },
+    Target { name: "discovery_response", run: message::<DiscoveryResponse> },
+    Target { name: "sync_request", run: message::<SyncRequest> },
+    Target { name: "sync_response", run: message::<SyncResponse> },
+    Target { name: "data_request", run: message::<DataRequest> },
+    Target { name: "data_response", run: message::<DataResponse> },
+    Target { name: "client_frame", run: round_trip::<ClientFrame> },
+    Target { name: "server_frame", run: round_trip::<ServerFrame> },
+];
+
+fn round_trip<T: Versioned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(value) = decode::<T>(bytes) {
+        let again = decode::<T>(&encode(&value)).expect("what was encoded decodes");
+        assert_eq!(again, value, "a value must survive its encoding");
+    }
+}
+
+fn message<B>(bytes: &[u8])
+where
+    Envelope<B>: Versioned + PartialEq + std::fmt::Debug,
+    B: Bounded,
+{
+    round_trip::<Envelope<B>>(bytes);
+    if let Ok(envelope) = decode::<Envelope<B>>(bytes) {
+        // Refusing is fine; it must only come back.
+        let _ = envelope.body.check();
+    }
+}
+
+fn operation(bytes: &[u8]) {
+    let checked = Operation::decode(bytes);
+    if let Ok(operation) = Operation::decode_trusted(bytes) {
+        assert_eq!(operation.bytes(), bytes, "an operation has one encoding");
+    } else {
+        assert!(checked.is_err(), "a checked operation is also a well-formed one");
+    }
+}
+
+fn gossip_message(bytes: &[u8]) {
+    round_trip::<GossipMessage>(bytes);
+    if let Ok(name) = std::str::from_utf8(bytes)
+        && let Some(topic) = gossip::topic_of_name(name)
+    {
+        assert_eq!(gossip::topic_name(&topic), name);
+    }
+}
+
+fn chunk(bytes: &[u8]) {
+    let Some((head, payload)) = bytes.split_at_checked(5) else { return };
+    let Some(codec) = Codec::from_u8(head[0]) else { return };
+    let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
+    // The id is never right by chance: what counts is that hostile payloads are refused within bounds.
+    assert!(Chunk::verify(ChunkId::from_bytes([0; 32]), len, codec, payload.to_vec()).is_err());
+}
+
+fn text(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(reference) = text.parse::<Reference>() {
+        let shown = reference.to_string();
+        assert_eq!(shown.parse::<Reference>().as_ref(), Ok(&reference), "{shown:?}");
+    }
+    if let Ok(user) = text.parse::<UserId>() {
+        assert_eq!(user.to_string(), text);
+    }
+    if let Ok(node) = text.parse::<NodeId>() {
+        assert_eq!(node.to_string(), text);
+    }
+}
+
+/// Longest input that the driver makes, in bytes.
+const MAX_INPUT: usize = 64 << 10;
+
+/// Feeds a target for a while; returns how many inputs it took. The input under test lies in `scratch`, so that after
+/// a crash it is there to replay.
+///
+/// # Errors
+/// When the corpus cannot be read or the scratch file not written.
+///
+/// # Panics
+/// When the target does.
+pub fn run(target: Target, corpus: &Path, scratch: &Path, seed: u64, duration: Duration) -> std::io::Result<u64> {
+    let seeds = corpus_of(target, corpus)?;
+    seeds.iter().for_each(|input| (target.run)(input));
+    let (mut rng, start, mut n_inputs) = (Rng::new(seed), Instant::now(), seeds.len() as u64);
+    while start.elapsed() < duration {
+        for _ in 0..256 {
+            let input = mutate(&seeds, &mut rng);
+            let result = std::panic::catch_unwind(|| (target.run)(&input));
+            if let Err(panic) = result {
+                fs::create_dir_all(scratch)?;
+                let path = scratch.join(format!("{}-{seed}", target.name));
+                fs::write(&path, &input)?;
+                eprintln_failure(target.name, &path);
+                std::panic::resume_unwind(panic);
+            }
+            n_inputs += 1;
+        }
+    }
+    Ok(n_inputs)
+}
+
+#[allow(clippy::print_stderr, reason = "the driver is a developer's program: its failure report is its output")]
+fn eprintln_failure(name: &str, path: &Path) {
+    eprintln!("fuzz target `{name}` failed on {}", path.display());
+}
+
+fn corpus_of(target: Target, corpus: &Path) -> std::io::Result<Vec<Vec<u8>>> {
+    let folder = corpus.join(target.name);
+    let mut paths: Vec<PathBuf> = fs::read_dir(&folder)
+        .map_err(|error| std::io::Error::new(error.kind(), format!("corpus {}: {error}", folder.display())))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    paths.sort();
+    let inputs: Vec<Vec<u8>> = paths.iter().map(fs::read).collect::<Result<_, _>>()?;
+    if inputs.is_empty() {
+        return Err(std::io::Error::other(format!("corpus {} is empty", folder.display())));
+    }
+    Ok(inputs)
+}
+
+/// Bytes that sit on the edges of length fields and number encodings.
+const INTERESTING: [u8; 9] = [0, 1, 2, 0x7f, 0x80, 0x81, 0xfd, 0xfe, 0xff];
+
+fn mutate(seeds: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
+    let mut input = seeds[rng.below(seeds.len() as u64) as usize].clone();
+    for _ in 0..=rng.below(4) {
+        let at = rng.below(input.len() as u64 + 1) as usize;
+        match rng.below(7) {
+            0 if at < input.len() => input[at] ^= 1 << rng.below(8),
+            1 if at < input.len() => input[at] = INTERESTING[rng.below(INTERESTING.len() as u64) as usize],
+            2 => input.truncate(at),
+            3 => input.insert(at, rng.next_u64() as u8),
+            4 if at < input.len() => drop(input.remove(at)),
+            5 => {
+                let other = &seeds[rng.below(seeds.len() as u64) as usize];
+                let from = rng.below(other.len() as u64 + 1) as usize;
+                input.splice(at.., other[from..].iter().copied());
+            }
+            _ => {
+                let n_bytes = rng.below(16);
+                input.extend((0..n_bytes).map(|_| rng.next_u64() as u8));
+            }
+        }
+        input.truncate(MAX_INPUT);
+    }
+    input
+}
