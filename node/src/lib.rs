@@ -1,1 +1,1 @@
-//! placeholder
+//! The embeddable node of bib.

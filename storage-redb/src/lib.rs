@@ -1,1 +1,1 @@
-//! placeholder
+//! Catalog in redb and chunk store in segments: the only room that knows redb.

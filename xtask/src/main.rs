@@ -1,7 +1,5 @@
 //! Developer verbs: `cargo xtask <verb>`. They need nothing but Rust and a C compiler.
 
-mod budget;
-mod demo;
 mod process;
 mod rules;
 mod verify;
@@ -20,12 +18,9 @@ struct Args {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Verb {
-    Demo(demo::Args),
     Test(Test),
     Verify(Verify),
     Fix(Fix),
-    Budget(budget::Args),
-    Sim(Sim),
     Fuzz(Fuzz),
 }
 
@@ -44,18 +39,6 @@ struct Verify {}
 #[argh(subcommand, name = "fix")]
 struct Fix {}
 
-/// Runs the simulation.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "sim")]
-struct Sim {
-    /// number of seeds to run (default 200)
-    #[argh(option, default = "200")]
-    seeds: u64,
-    /// first seed; with --seeds 1 replays one
-    #[argh(option, default = "0")]
-    seed: u64,
-}
-
 /// Runs the fuzz targets at length.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "fuzz")]
@@ -71,12 +54,9 @@ struct Fuzz {
 fn main() -> ExitCode {
     let args: Args = argh::from_env();
     let result = match args.verb {
-        Verb::Demo(args) => demo::run(&args),
         Verb::Test(_) => verify::run().and_then(|()| verify::tests()),
         Verb::Verify(_) => verify::run(),
         Verb::Fix(_) => verify::fix(),
-        Verb::Budget(args) => budget::run(&args),
-        Verb::Sim(args) => verify::sim(args.seed, args.seeds),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),
     };
     match result {

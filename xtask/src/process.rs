@@ -28,50 +28,10 @@ pub fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
 /// Runs a command and returns its standard output.
 pub fn output(command: &mut Command) -> Result<String, Failure> {
     let shown = format!("{command:?}");
-    let out = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("{shown}: {error}"))?;
+    let out =
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|error| format!("{shown}: {error}"))?;
     if !out.status.success() {
         return Err(format!("{shown} failed ({})", out.status));
     }
     String::from_utf8(out.stdout).map_err(|_| format!("{shown} printed something that is not UTF-8"))
-}
-
-/// A figure of `/proc/<pid>/status`, in KiB.
-fn status_kib(pid: u32, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// Resident memory of a process, in KiB.
-pub fn rss_kib(pid: u32) -> Option<u64> {
-    status_kib(pid, "VmRSS:")
-}
-
-/// Highest resident memory a process had, in KiB.
-pub fn peak_rss_kib(pid: u32) -> Option<u64> {
-    status_kib(pid, "VmHWM:")
-}
-
-/// CPU seconds a running process has used, user and system.
-pub fn cpu_seconds(pid: u32) -> Option<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses and may hold spaces.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// Bytes a process caused to be written to storage.
-pub fn written_bytes(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.trim().parse().ok()
-}
-
-/// Number of threads of a process.
-pub fn n_threads(pid: u32) -> Option<u64> {
-    status_kib(pid, "Threads:")
 }

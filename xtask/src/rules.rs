@@ -118,9 +118,7 @@ fn reachable(metadata: &Value, packages: &BTreeMap<String, Package>) -> Result<B
 /// Whether one alternative of an SPDX expression consists of allowed licences only.
 fn licence_is_allowed(expression: &str) -> bool {
     let flat = expression.replace(['(', ')'], " ").replace('/', " OR ");
-    flat.split(" OR ").any(|alternative| {
-        alternative.split(" AND ").all(|licence| LICENCES.contains(&licence.trim()))
-    })
+    flat.split(" OR ").any(|alternative| alternative.split(" AND ").all(|licence| LICENCES.contains(&licence.trim())))
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use crate::rules;
 
 /// Seconds that each fuzz target runs in the gate.
 const FUZZ_SECONDS: u64 = 3;
-/// Seeds that the simulation runs in the gate.
-const SIM_SEEDS: u64 = 200;
 
 /// The fast part; never writes to the sources.
 pub fn run() -> Result<(), Failure> {
@@ -18,9 +16,14 @@ pub fn run() -> Result<(), Failure> {
     )?;
     step(
         "docs",
-        cargo()
-            .env("RUSTDOCFLAGS", "-D warnings")
-            .args(["doc", "--locked", "--quiet", "--workspace", "--no-deps", "--document-private-items"]),
+        cargo().env("RUSTDOCFLAGS", "-D warnings").args([
+            "doc",
+            "--locked",
+            "--quiet",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ]),
     )?;
     fuzz(FUZZ_SECONDS, None)
 }
@@ -29,26 +32,14 @@ pub fn run() -> Result<(), Failure> {
 pub fn tests() -> Result<(), Failure> {
     // The end-to-end tests start the binaries of other packages, which cargo does not build for them.
     step("binaries", cargo().args(["build", "--locked", "--quiet", "-p", "bib-node", "-p", "bib-cli"]))?;
-    sim(0, SIM_SEEDS)?;
     step("tests", cargo().args(["test", "--locked", "--workspace"]))
-}
-
-/// The simulation over a range of seeds.
-pub fn sim(first: u64, n_seeds: u64) -> Result<(), Failure> {
-    let (first, n_seeds) = (first.to_string(), n_seeds.to_string());
-    step(
-        "simulation",
-        cargo().args(["run", "--locked", "--quiet", "-p", "bib-sim", "--bin", "bib-sim", "--"]).args([
-            "--seed", &first, "--seeds", &n_seeds,
-        ]),
-    )
 }
 
 /// The fuzz targets on their corpus.
 pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<(), Failure> {
     let seconds = seconds.to_string();
     let mut command = cargo();
-    command.args(["run", "--locked", "--quiet", "-p", "bib-sim", "--features", "node", "--bin", "bib-fuzz", "--"]);
+    command.args(["run", "--locked", "--quiet", "-p", "bib-sim", "--bin", "bib-fuzz", "--"]);
     command.args(["--seconds", &seconds]);
     if let Some(target) = target {
         command.args(["--target", target]);
@@ -58,6 +49,9 @@ pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<(), Failure> {
 
 /// Mends what can be mended by a machine.
 pub fn fix() -> Result<(), Failure> {
-    step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]))?;
+    step(
+        "lints",
+        cargo().args(["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]),
+    )?;
     step("format", cargo().args(["fmt", "--all"]))
 }
