@@ -4,6 +4,7 @@
 pub mod error;
 pub mod event;
 pub mod request;
+pub mod socket;
 
 pub use error::{ErrorCode, Failure};
 pub use event::Event;
