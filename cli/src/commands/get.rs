@@ -1,0 +1,239 @@
+//! `bib get`: writes a version, or a part of it, to files.
+
+use std::path::{Path, PathBuf};
+
+use argh::{ArgsInfo, FromArgs};
+use bib_core::api::{ErrorCode, Event, Request};
+use bib_core::id::ContentId;
+use bib_core::model::manifest::{Entry, EntryKind};
+use bib_core::model::{DatasetPath, Reference, Version, VersionSelector};
+use serde_json::json;
+
+use crate::Context;
+use crate::client::Client;
+use crate::commands::{cat, dataset, reference};
+use crate::error::{CliError, Result};
+use crate::extract::Extractor;
+use crate::glob;
+use crate::keys::Need;
+use crate::progress::Bar;
+use crate::render::human;
+
+/// fetch a version and write it to files
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "get",
+    help_triggers("-h", "--help"),
+    example = "{command_name} weather/daily/temps -o temps.csv\n\
+    {command_name} weather/observations@1.2.0 -o observations\n\
+    {command_name} weather/observations:2024 --paths \"*.csv\" -o 2024\n\
+    {command_name} weather/daily/temps -o - | gzip > temps.csv.gz",
+    note = "Files that are there are replaced, each at once and only by verified bytes; other files stay. \
+    Nothing is written outside the output folder."
+)]
+pub(crate) struct GetArgs {
+    /// the version, and the file or folder if not everything
+    #[argh(positional)]
+    reference: String,
+
+    /// where to write it: a file or folder, or - for stdout; the name of the dataset unless given
+    #[argh(option, short = 'o', arg_name = "path")]
+    out: Option<PathBuf>,
+
+    /// only paths that match, such as *.csv or 2024/**; may be repeated
+    #[argh(option, arg_name = "glob")]
+    paths: Vec<String>,
+}
+
+/// Where an entry goes.
+#[derive(Debug)]
+enum Layout {
+    /// The one file gets this name.
+    File(String),
+    /// Entries keep their paths below this prefix.
+    Tree(Option<String>),
+}
+
+pub(crate) fn run(ctx: &Context, args: &GetArgs) -> Result<()> {
+    let asked = reference(&args.reference)?;
+    let mut client = Client::open(ctx, Need::IfReady)?;
+    let (path, version, _) = dataset::version(&mut client, &asked)?;
+    // `latest` may move while files are fetched one by one.
+    let pinned = Reference { version: VersionSelector::Id(version.id.to_string()), ..asked.clone() };
+
+    if args.out.as_deref() == Some(Path::new("-")) {
+        if !args.paths.is_empty() {
+            return Err(
+                CliError::invalid("only one file can be written to stdout").hint("name it: `<reference>:<path>`")
+            );
+        }
+        return cat::stream(ctx, &mut client, Request::Read { reference: pinned, offset: 0, len: None });
+    }
+
+    let single = is_single_file(&mut client, &pinned, &version)?;
+    let default = asked.path.as_ref().map_or(asked.dataset.name.as_str(), |path| last(path.as_str()));
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default));
+    let (root, layout, target) = place(&out, single.as_ref(), asked.path.as_ref())?;
+    let mut writer = Writer {
+        extractor: Extractor::create(&root)?,
+        layout,
+        wanted: single.is_some().then_some(()).and(asked.path.is_none().then_some(version.content)),
+        bytes: 0,
+    };
+    let mut bar = Bar::new(ctx.ui, "fetching", Some(version.size));
+    if args.paths.is_empty() {
+        receive(ctx, &mut client, Request::ReadAll { reference: pinned }, &mut writer, &mut bar)?;
+    } else {
+        selected(ctx, &mut client, &pinned, &args.paths, &mut writer, &mut bar)?;
+    }
+    let bytes = writer.bytes;
+    let n_files = writer.extractor.finish()?;
+    bar.clear();
+    let elapsed = bar.elapsed();
+    if ctx.ui.is_json() {
+        return ctx.ui.json(&json!({
+            "reference": format!("{path}@{}", version.semver),
+            "version_id": version.id.to_string(),
+            "content": version.content.to_string(),
+            "out": target,
+            "files": n_files,
+            "size": bytes,
+            "seconds": elapsed.as_secs_f64(),
+        }));
+    }
+    ctx.ui.line(&target.display().to_string())?;
+    ctx.ui.note(&format!(
+        "{path}@{}: {} in {}, verified, {}",
+        version.semver,
+        human::size(bytes),
+        human::n(n_files, "file"),
+        human::duration(elapsed)
+    ));
+    Ok(())
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+/// The entry, when what is asked for is one file and not a folder.
+fn is_single_file(client: &mut Client, reference: &Reference, version: &Version) -> Result<Option<Entry>> {
+    // The content of a tree is its manifest, that of a single file its bytes.
+    let is_tree = version.content == ContentId::from(version.manifest);
+    if is_tree && reference.path.is_none() {
+        return Ok(None);
+    }
+    let mut call = client.long_call(Request::Entries { reference: reference.clone() })?;
+    let mut first = None;
+    if let Some(Event::Entry(entry)) = call.next()? {
+        first = Some(entry);
+    }
+    Ok(first.filter(|entry| {
+        entry.kind != EntryKind::EmptyDir && reference.path.as_ref().is_none_or(|path| *path == entry.path)
+    }))
+}
+
+/// The folder to write below, how entries are named there, and what to tell the user.
+fn place(out: &Path, single: Option<&Entry>, prefix: Option<&DatasetPath>) -> Result<(PathBuf, Layout, PathBuf)> {
+    let Some(entry) = single else {
+        return Ok((out.to_owned(), Layout::Tree(prefix.map(|prefix| prefix.as_str().to_owned())), out.to_owned()));
+    };
+    // Into a folder under its own name, else under the name that was given.
+    if out.is_dir() || out.as_os_str().to_string_lossy().ends_with('/') {
+        let name = last(entry.path.as_str()).to_owned();
+        let target = out.join(&name);
+        return Ok((out.to_owned(), Layout::File(name), target));
+    }
+    let name = out.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        CliError::invalid(format!("`{}` is not the name of a file", out.display()))
+            .hint("write `-o <file>` or `-o <folder>/`")
+    })?;
+    let root = out.parent().unwrap_or(Path::new("")).to_owned();
+    Ok((root, Layout::File(name.to_owned()), out.to_owned()))
+}
+
+struct Writer {
+    extractor: Extractor,
+    layout: Layout,
+    /// The content id of the version, when it is that of its one file.
+    wanted: Option<ContentId>,
+    bytes: u64,
+}
+
+impl Writer {
+    fn begin(&mut self, entry: &Entry) -> Result<()> {
+        if self.wanted.is_some_and(|wanted| wanted != entry.content) {
+            return Err(CliError::new(ErrorCode::Integrity, "the node sends another file than the version names"));
+        }
+        let path = entry.path.as_str();
+        let path = match &self.layout {
+            Layout::File(name) => name.as_str(),
+            Layout::Tree(None) => path,
+            // The folder that was asked for may itself be empty: then it is the output folder, which is there.
+            Layout::Tree(Some(prefix)) if path == prefix => return Ok(()),
+            Layout::Tree(Some(prefix)) => {
+                path.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')).ok_or_else(|| {
+                    CliError::new(ErrorCode::Integrity, format!("the node sends `{path}`, which was not asked for"))
+                })?
+            }
+        };
+        self.extractor.begin(path, entry)
+    }
+}
+
+fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Writer, bar: &mut Bar) -> Result<()> {
+    let mut call = client.long_call(request)?;
+    while let Some(event) = call.next()? {
+        match event {
+            Event::Progress(progress) => bar.update(&progress),
+            Event::Warning(warning) => {
+                bar.clear();
+                ctx.ui.warn(&warning.message);
+            }
+            Event::Entry(entry) => writer.begin(&entry)?,
+            Event::Data(bytes) => {
+                writer.bytes += bytes.len() as u64;
+                writer.extractor.data(&bytes)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads the matching files one by one. The list comes over a session of its own, so that it may be of any length.
+fn selected(
+    ctx: &Context,
+    client: &mut Client,
+    reference: &Reference,
+    patterns: &[String],
+    writer: &mut Writer,
+    bar: &mut Bar,
+) -> Result<()> {
+    let mut listing = Client::open(ctx, Need::IfReady)?;
+    let mut entries = listing.long_call(Request::Entries { reference: reference.clone() })?;
+    let mut n = 0u64;
+    while let Some(event) = entries.next()? {
+        let Event::Entry(entry) = event else { continue };
+        if !patterns.iter().any(|pattern| glob::matches(pattern, entry.path.as_str())) {
+            continue;
+        }
+        n += 1;
+        if entry.kind == EntryKind::EmptyDir {
+            writer.begin(&entry)?;
+            continue;
+        }
+        let one = Reference { path: Some(entry.path.clone()), ..reference.clone() };
+        receive(ctx, client, Request::Read { reference: one, offset: 0, len: None }, writer, bar)?;
+    }
+    if n == 0 {
+        return Err(CliError::new(ErrorCode::NotFound, format!("no path matches {}", patterns.join(" or ")))
+            .hint(format!("`bib ls {}` lists the paths", args_reference(reference))));
+    }
+    Ok(())
+}
+
+fn args_reference(reference: &Reference) -> String {
+    format!("{}/{}", reference.topic, reference.dataset)
+}

@@ -1,0 +1,84 @@
+//! `bib status`: the figures of the node.
+
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+use bib_core::api::event::Status;
+use bib_core::api::{Event, Request};
+
+use crate::Context;
+use crate::client::Client;
+use crate::commands::print_fields;
+use crate::error::Result;
+use crate::keys::Need;
+use crate::render::human::{count, duration, size};
+use crate::render::json;
+
+/// show how the node is
+#[derive(FromArgs, ArgsInfo, Debug)]
+#[argh(
+    subcommand,
+    name = "status",
+    help_triggers("-h", "--help"),
+    example = "{command_name}\n{command_name} --node unix:/run/bib/bibd.sock --json"
+)]
+pub(crate) struct StatusArgs {}
+
+pub(crate) fn run(ctx: &Context, _args: &StatusArgs) -> Result<()> {
+    let mut client = Client::open(ctx, Need::IfReady)?;
+    let status = client.one(Request::Status, |event| match event {
+        Event::Status(status) => Some(status),
+        _ => None,
+    })?;
+    if ctx.ui.is_json() {
+        return ctx.ui.json(&json::status(&status));
+    }
+    if let Some(reason) = &status.read_only {
+        ctx.ui.warn(&format!("the node takes no more writes: {reason}"));
+    }
+    print_fields(ctx, &fields(&status))
+}
+
+fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
+    let Status { chunks, .. } = status;
+    let refused: Vec<String> =
+        status.gossip_refused.iter().filter(|(_, n)| *n > 0).map(|(reason, n)| format!("{reason} {n}")).collect();
+    let memory = match status.rss_bytes {
+        0 => format!("limit {}", size(status.memory_limit)),
+        rss => format!("{} of {}", size(rss), size(status.memory_limit)),
+    };
+    let parked = if status.n_parked > 0 { format!(", {} waiting", count(status.n_parked)) } else { String::new() };
+    vec![
+        ("node", Some(status.node.to_string())),
+        ("name", Some(status.name.clone())),
+        ("version", Some(format!("bibd {}", status.version))),
+        ("mode", Some(json::mode(status.mode).to_owned())),
+        ("up", Some(duration(Duration::from_secs(status.uptime_s)))),
+        ("addresses", Some(status.addresses.join("\n"))),
+        ("peers", Some(count(status.n_peers.into()))),
+        (
+            "catalog",
+            Some(format!(
+                "{} topics, {} datasets, {} versions, {} operations{parked}",
+                count(status.n_topics),
+                count(status.n_datasets),
+                count(status.n_versions),
+                count(status.n_ops)
+            )),
+        ),
+        (
+            "content",
+            Some(format!(
+                "{} in {} chunks, {} on disk",
+                size(chunks.raw_bytes),
+                count(chunks.n_chunks),
+                size(chunks.stored_bytes)
+            )),
+        ),
+        ("data", Some(format!("{} ({} free)", status.data_dir, size(status.free_bytes)))),
+        ("memory", Some(memory)),
+        ("threads", Some(status.threads.join(", "))),
+        ("gossip refused", Some(refused.join(", "))),
+        ("read-only", status.read_only.clone()),
+    ]
+}

@@ -1,0 +1,237 @@
+//! Results as JSON. The field names are stable: they may be added to, never renamed. Ids are text, times are RFC 3339
+//! in UTC, sizes are bytes.
+
+use bib_core::api::event::{Peer, Staged, Status};
+use bib_core::id::UserId;
+use bib_core::model::dataset::DatasetStatus;
+use bib_core::model::manifest::{Entry, EntryKind};
+use bib_core::model::topic::{TopicStatus, Visibility};
+use bib_core::model::version::VersionStatus;
+use bib_core::model::{Dataset, Topic, Version};
+use bib_core::op::{Resource, Role};
+use bib_core::time::Timestamp;
+use bib_core::wire::message::{CatalogEntry, NodeMode};
+use serde_json::{Value, json};
+
+fn text(value: &impl ToString) -> Value {
+    Value::String(value.to_string())
+}
+
+fn optional(value: Option<&impl ToString>) -> Value {
+    value.map_or(Value::Null, text)
+}
+
+/// The word for a mode.
+pub(crate) const fn mode(mode: NodeMode) -> &'static str {
+    match mode {
+        NodeMode::Proxy => "proxy",
+        NodeMode::Selective => "selective",
+        NodeMode::Full => "full",
+    }
+}
+
+/// The word for what an entry is.
+pub(crate) const fn entry_kind(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Executable => "executable",
+        EntryKind::EmptyDir => "empty_dir",
+    }
+}
+
+/// The word for where a topic stands.
+pub(crate) const fn topic_status(status: TopicStatus) -> &'static str {
+    match status {
+        TopicStatus::Active => "active",
+        TopicStatus::Archived => "archived",
+        TopicStatus::Deleted => "deleted",
+    }
+}
+
+/// The word for where a dataset stands.
+pub(crate) const fn dataset_status(status: DatasetStatus) -> &'static str {
+    match status {
+        DatasetStatus::Draft => "draft",
+        DatasetStatus::Active => "active",
+        DatasetStatus::Archived => "archived",
+        DatasetStatus::Deleted => "deleted",
+    }
+}
+
+/// The word for whether `latest` may name a version.
+pub(crate) const fn version_status(status: VersionStatus) -> &'static str {
+    match status {
+        VersionStatus::Active => "active",
+        VersionStatus::Withdrawn => "withdrawn",
+    }
+}
+
+/// Figures of a node.
+pub(crate) fn status(status: &Status) -> Value {
+    let refused: serde_json::Map<String, Value> =
+        status.gossip_refused.iter().map(|(reason, n)| (reason.clone(), json!(n))).collect();
+    json!({
+        "node": text(&status.node),
+        "name": status.name,
+        "version": status.version,
+        "mode": mode(status.mode),
+        "uptime_s": status.uptime_s,
+        "addresses": status.addresses,
+        "peers": status.n_peers,
+        "topics": status.n_topics,
+        "datasets": status.n_datasets,
+        "versions": status.n_versions,
+        "operations": status.n_ops,
+        "parked_operations": status.n_parked,
+        "chunks": status.chunks.n_chunks,
+        "stored_bytes": status.chunks.stored_bytes,
+        "raw_bytes": status.chunks.raw_bytes,
+        "segments": status.chunks.n_segments,
+        "fsyncs": status.chunks.fsyncs,
+        "written_bytes": status.chunks.written_bytes,
+        "data_dir": status.data_dir,
+        "free_bytes": status.free_bytes,
+        "memory_limit": status.memory_limit,
+        "rss_bytes": status.rss_bytes,
+        "threads": status.threads,
+        "gossip_refused": refused,
+        "read_only": status.read_only,
+    })
+}
+
+/// A topic.
+pub(crate) fn topic(path: &str, topic: &Topic, n_datasets: u64) -> Value {
+    json!({
+        "path": path,
+        "id": text(&topic.id),
+        "parent": optional(topic.parent.as_ref()),
+        "name": text(&topic.name),
+        "name_taken": topic.name_taken,
+        "description": topic.description,
+        "schema": topic.schema,
+        "visibility": match topic.visibility { Visibility::Public => "public", Visibility::Private => "private" },
+        "status": topic_status(topic.status),
+        "tags": topic.tags,
+        "metadata": topic.metadata,
+        "datasets": n_datasets,
+        "created_by": text(&topic.created_by),
+        "created_at": text(&topic.created_at),
+        "updated_at": text(&topic.updated_at),
+    })
+}
+
+/// A grant in force.
+pub(crate) fn grant(resource: &Resource, user: &UserId, role: Role, expires_at: Option<Timestamp>) -> Value {
+    let (kind, id) = match resource {
+        Resource::Topic(id) => ("topic", id.to_string()),
+        Resource::Dataset(id) => ("dataset", id.to_string()),
+    };
+    json!({
+        "resource": kind,
+        "id": id,
+        "user": text(user),
+        "role": text(&role),
+        "expires_at": optional(expires_at.as_ref()),
+    })
+}
+
+/// A dataset.
+pub(crate) fn dataset(path: &str, dataset: &Dataset, latest: Option<&Version>, here: bool) -> Value {
+    json!({
+        "path": path,
+        "id": text(&dataset.id),
+        "topic": text(&dataset.topic),
+        "name": text(&dataset.name),
+        "name_taken": dataset.name_taken,
+        "description": dataset.description,
+        "status": dataset_status(dataset.status),
+        "tags": dataset.tags,
+        "metadata": dataset.metadata,
+        "schema": dataset.schema,
+        "versions": dataset.version_count,
+        "latest": latest.map_or(Value::Null, |latest| version(path, latest, here)),
+        "created_by": text(&dataset.created_by),
+        "created_at": text(&dataset.created_at),
+        "updated_at": text(&dataset.updated_at),
+    })
+}
+
+/// A version.
+pub(crate) fn version(path: &str, version: &Version, here: bool) -> Value {
+    json!({
+        "reference": format!("{path}@{}", version.semver),
+        "id": text(&version.id),
+        "dataset": text(&version.dataset),
+        "topic": text(&version.topic),
+        "version": text(&version.semver),
+        "version_taken": version.semver_taken,
+        "previous": optional(version.previous.as_ref()),
+        "message": version.message,
+        "manifest": text(&version.manifest),
+        "content": text(&version.content),
+        "size": version.size,
+        "files": version.n_files,
+        "format": text(&version.format),
+        "schema": version.schema,
+        "rows": version.row_count,
+        "license": version.license,
+        "source": version.source_url,
+        "status": version_status(version.status),
+        "here": here,
+        "created_by": text(&version.created_by),
+        "created_at": text(&version.created_at),
+    })
+}
+
+/// An entry of the catalog.
+pub(crate) fn found(entry: &CatalogEntry) -> Value {
+    let version = entry.version.as_ref();
+    json!({
+        "path": entry.path,
+        "topic": text(&entry.topic),
+        "dataset": text(&entry.dataset),
+        "version": optional(version.map(|version| &version.semver)),
+        "version_id": optional(version.map(|version| &version.id)),
+        "content": optional(version.map(|version| &version.content)),
+        "manifest": optional(version.map(|version| &version.manifest)),
+        "size": version.map(|version| version.size),
+        "format": optional(version.map(|version| &version.format)),
+        "updated_at": text(&entry.updated_at),
+    })
+}
+
+/// A file or empty folder of a version.
+pub(crate) fn entry(entry: &Entry) -> Value {
+    json!({
+        "path": text(&entry.path),
+        "kind": entry_kind(entry.kind),
+        "size": entry.size,
+        "content": text(&entry.content),
+    })
+}
+
+/// A peer.
+pub(crate) fn peer(peer: &Peer) -> Value {
+    json!({
+        "node": text(&peer.node),
+        "addresses": peer.addresses,
+        "connected": peer.connected,
+        "agent": peer.agent,
+        "mode": peer.mode.map(mode),
+        "rtt_us": peer.rtt_us,
+        "last_seen": optional(peer.last_seen.as_ref()),
+    })
+}
+
+/// The figures of content that was stored.
+pub(crate) fn staged(staged: &Staged) -> Value {
+    json!({
+        "manifest": text(&staged.manifest),
+        "content": text(&staged.content),
+        "size": staged.size,
+        "files": staged.n_files,
+        "chunks": staged.n_chunks,
+        "new_bytes": staged.new_bytes,
+        "stored_bytes": staged.stored_bytes,
+    })
+}
