@@ -69,6 +69,17 @@ impl Client {
         Ok(client)
     }
 
+    /// Opens a session for something that only an operator of the node may do. Mostly the user of the process is one,
+    /// so a passphrase is asked for only when the node does not know the caller for one.
+    pub(crate) fn open_as_operator(ctx: &Context) -> Result<Self> {
+        let mut client = Self::open(ctx, Need::IfReady)?;
+        let known = client.one(Request::WhoAmI, |event| match event {
+            Event::WhoAmI { user, operator, .. } => Some(user.is_some() || operator),
+            _ => None,
+        })?;
+        if known { Ok(client) } else { Self::open(ctx, Need::Wanted) }
+    }
+
     fn greet(&mut self, signer: Option<&Signer>) -> Result<()> {
         self.send(&ClientFrame::Hello { api: API_VERSION })?;
         self.flush()?;

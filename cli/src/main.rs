@@ -11,7 +11,6 @@ mod config;
 mod datapackage;
 mod error;
 mod extract;
-mod glob;
 mod keys;
 mod ops;
 mod progress;

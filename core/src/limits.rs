@@ -93,6 +93,8 @@ pub const MAX_METADATA_LEN: usize = 16 << 10;
 pub const MAX_SCHEMA_LEN: usize = 48 << 10;
 /// Bytes of a path inside a dataset.
 pub const MAX_DATASET_PATH_LEN: usize = 1_024;
+/// Patterns for paths in one request, each at most as long as a path.
+pub const MAX_PATH_PATTERNS: usize = 32;
 /// Bytes of a textual reference.
 pub const MAX_REFERENCE_LEN: usize = 2_048;
 /// Bytes of a licence name, and of a source address.

@@ -7,7 +7,6 @@ use serde_json::json;
 use crate::Context;
 use crate::client::Client;
 use crate::error::{CliError, Result};
-use crate::keys::Need;
 
 /// take care of the node
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -35,7 +34,7 @@ pub(crate) fn run(ctx: &Context, args: &AdminArgs) -> Result<()> {
 }
 
 fn shutdown(ctx: &Context) -> Result<()> {
-    let mut client = Client::open(ctx, Need::Wanted)?;
+    let mut client = Client::open_as_operator(ctx)?;
     if !ctx.globals.yes && !ctx.ui.confirm("Stop the node?")? {
         return Err(
             CliError::new(ErrorCode::Cancelled, "the node was not stopped").hint("answer with y, or say `--yes`")

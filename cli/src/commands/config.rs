@@ -9,7 +9,6 @@ use crate::client::Client;
 use crate::commands::print_table;
 use crate::config;
 use crate::error::Result;
-use crate::keys::Need;
 use crate::render::table::{Align, Table};
 
 /// show the configuration
@@ -67,7 +66,7 @@ struct Row {
 fn show(ctx: &Context, args: &ShowArgs) -> Result<()> {
     let mut rows = Vec::new();
     if args.daemon {
-        let mut client = Client::open(ctx, Need::Wanted)?;
+        let mut client = Client::open_as_operator(ctx)?;
         let mut call = client.call(Request::Config)?;
         while let Some(event) = call.next()? {
             if let Event::ConfigValue(value) = event {

@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Event, Request};
 use bib_core::id::ContentId;
 use bib_core::model::manifest::{Entry, EntryKind};
-use bib_core::model::{DatasetPath, Reference, Version, VersionSelector};
+use bib_core::model::{DatasetPath, PathPatterns, Reference, Version, VersionSelector};
 use serde_json::json;
 
 use crate::Context;
@@ -14,7 +14,6 @@ use crate::client::Client;
 use crate::commands::{cat, dataset, reference};
 use crate::error::{CliError, Result};
 use crate::extract::Extractor;
-use crate::glob;
 use crate::keys::Need;
 use crate::progress::Bar;
 use crate::render::human;
@@ -57,6 +56,9 @@ enum Layout {
 
 pub(crate) fn run(ctx: &Context, args: &GetArgs) -> Result<()> {
     let asked = reference(&args.reference)?;
+    let paths = PathPatterns::new(args.paths.clone()).map_err(|error| {
+        CliError::invalid(format!("--paths: {error}")).hint("use `*` and `**` to match more with less")
+    })?;
     let mut client = Client::open(ctx, Need::IfReady)?;
     let (path, version, _) = dataset::version(&mut client, &asked)?;
     // `latest` may move while files are fetched one by one.
@@ -80,12 +82,13 @@ pub(crate) fn run(ctx: &Context, args: &GetArgs) -> Result<()> {
         layout,
         wanted: single.is_some().then_some(()).and(asked.path.is_none().then_some(version.content)),
         bytes: 0,
+        n_entries: 0,
     };
     let mut bar = Bar::new(ctx.ui, "fetching", Some(version.size));
-    if args.paths.is_empty() {
-        receive(ctx, &mut client, Request::ReadAll { reference: pinned }, &mut writer, &mut bar)?;
-    } else {
-        selected(ctx, &mut client, &pinned, &args.paths, &mut writer, &mut bar)?;
+    receive(ctx, &mut client, Request::ReadAll { reference: pinned, paths }, &mut writer, &mut bar)?;
+    if writer.n_entries == 0 && !args.paths.is_empty() {
+        return Err(CliError::new(ErrorCode::NotFound, format!("no path matches {}", args.paths.join(" or ")))
+            .hint(format!("`bib ls {path}@{}` lists the paths", version.semver)));
     }
     let bytes = writer.bytes;
     let n_files = writer.extractor.finish()?;
@@ -159,10 +162,12 @@ struct Writer {
     /// The content id of the version, when it is that of its one file.
     wanted: Option<ContentId>,
     bytes: u64,
+    n_entries: u64,
 }
 
 impl Writer {
     fn begin(&mut self, entry: &Entry) -> Result<()> {
+        self.n_entries += 1;
         if self.wanted.is_some_and(|wanted| wanted != entry.content) {
             return Err(CliError::new(ErrorCode::Integrity, "the node sends another file than the version names"));
         }
@@ -200,40 +205,4 @@ fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Wr
         }
     }
     Ok(())
-}
-
-/// Reads the matching files one by one. The list comes over a session of its own, so that it may be of any length.
-fn selected(
-    ctx: &Context,
-    client: &mut Client,
-    reference: &Reference,
-    patterns: &[String],
-    writer: &mut Writer,
-    bar: &mut Bar,
-) -> Result<()> {
-    let mut listing = Client::open(ctx, Need::IfReady)?;
-    let mut entries = listing.long_call(Request::Entries { reference: reference.clone() })?;
-    let mut n = 0u64;
-    while let Some(event) = entries.next()? {
-        let Event::Entry(entry) = event else { continue };
-        if !patterns.iter().any(|pattern| glob::matches(pattern, entry.path.as_str())) {
-            continue;
-        }
-        n += 1;
-        if entry.kind == EntryKind::EmptyDir {
-            writer.begin(&entry)?;
-            continue;
-        }
-        let one = Reference { path: Some(entry.path.clone()), ..reference.clone() };
-        receive(ctx, client, Request::Read { reference: one, offset: 0, len: None }, writer, bar)?;
-    }
-    if n == 0 {
-        return Err(CliError::new(ErrorCode::NotFound, format!("no path matches {}", patterns.join(" or ")))
-            .hint(format!("`bib ls {}` lists the paths", args_reference(reference))));
-    }
-    Ok(())
-}
-
-fn args_reference(reference: &Reference) -> String {
-    format!("{}/{}", reference.topic, reference.dataset)
 }

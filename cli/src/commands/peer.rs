@@ -117,7 +117,7 @@ fn connect(ctx: &Context, args: ConnectArgs) -> Result<()> {
         return Err(CliError::invalid(format!("`{}` is not a multiaddr", args.address))
             .hint("an address looks like /ip4/192.168.1.20/tcp/4001; `bib status` on the other node shows its own"));
     }
-    let mut client = Client::open(ctx, Need::Wanted)?;
+    let mut client = Client::open_as_operator(ctx)?;
     let peer = client.one(Request::Connect { address: args.address }, |event| match event {
         Event::Peer(peer) => Some(peer),
         _ => None,
@@ -142,7 +142,7 @@ fn disconnect(ctx: &Context, args: &DisconnectArgs) -> Result<()> {
     let node = args.node.parse().map_err(|error: bib_core::id::ParseIdError| {
         CliError::new(ErrorCode::Invalid, error.to_string()).hint("`bib peer list` shows the ids of the peers")
     })?;
-    let mut client = Client::open(ctx, Need::Wanted)?;
+    let mut client = Client::open_as_operator(ctx)?;
     client.done(Request::Disconnect { node })?;
     if ctx.ui.is_json() {
         return ctx.ui.json(&serde_json::json!({ "node": args.node, "connected": false }));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DatasetId, OpId, TopicId};
 use crate::model::manifest::ManifestKind;
-use crate::model::{Reference, TopicPath};
+use crate::model::{PathPatterns, Reference, TopicPath};
 use crate::wire::message::FindQuery;
 
 /// A page of a list.
@@ -122,6 +122,8 @@ pub enum Request {
     ReadAll {
         /// The version.
         reference: Reference,
+        /// Of these, only the ones that match; others are neither fetched nor sent.
+        paths: PathPatterns,
     },
 
     /// Peers → `Event::Peer` each.

@@ -1,13 +1,62 @@
 //! Patterns for paths inside a dataset: `*` and `?` stay within a folder, `**` crosses folders. A pattern that
 //! matches a folder takes everything below it; one without `/` may match at any depth.
 
-/// Whether `path` is meant by `pattern`.
-pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{MAX_DATASET_PATH_LEN, MAX_PATH_PATTERNS};
+
+/// More or longer patterns than are accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at most 32 patterns of at most 1,024 bytes are accepted")]
+pub struct TooManyPatterns;
+
+/// Which paths are meant: all of them when there is no pattern, else those that one pattern matches. Bounded when
+/// made and when decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct PathPatterns(Vec<String>);
+
+impl PathPatterns {
+    /// Checks the bounds.
+    ///
+    /// # Errors
+    /// [`TooManyPatterns`] when there are too many or one is too long.
+    pub fn new(patterns: Vec<String>) -> Result<Self, TooManyPatterns> {
+        let fits = patterns.iter().all(|pattern| pattern.len() <= MAX_DATASET_PATH_LEN);
+        if fits && patterns.len() <= MAX_PATH_PATTERNS { Ok(Self(patterns)) } else { Err(TooManyPatterns) }
+    }
+
+    /// Whether every path is meant.
+    pub const fn is_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `path` is meant.
+    pub fn matches(&self, path: &str) -> bool {
+        self.is_all() || self.0.iter().any(|pattern| matches_one(pattern, path))
+    }
+}
+
+impl TryFrom<Vec<String>> for PathPatterns {
+    type Error = TooManyPatterns;
+
+    fn try_from(patterns: Vec<String>) -> Result<Self, Self::Error> {
+        Self::new(patterns)
+    }
+}
+
+impl From<PathPatterns> for Vec<String> {
+    fn from(patterns: PathPatterns) -> Self {
+        patterns.0
+    }
+}
+
+fn matches_one(pattern: &str, path: &str) -> bool {
     let pattern = pattern.trim_end_matches('/');
     if pattern.contains('/') {
-        prefixes(path).any(|prefix| segments(pattern, prefix))
+        prefixes(path).any(|prefix| matches_whole(pattern, prefix))
     } else {
-        path.split('/').any(|segment| segments(pattern, segment)) || pattern == "**"
+        path.split('/').any(|segment| matches_whole(pattern, segment)) || pattern == "**"
     }
 }
 
@@ -18,7 +67,7 @@ fn prefixes(path: &str) -> impl Iterator<Item = &str> {
 
 /// Matches as a whole. Keeps the set of reachable positions instead of going back, so that the time is bounded by the
 /// product of the lengths.
-fn segments(pattern: &str, path: &str) -> bool {
+fn matches_whole(pattern: &str, path: &str) -> bool {
     let pattern: Vec<char> = pattern.trim_start_matches('/').chars().collect();
     let path: Vec<char> = path.chars().collect();
     // reachable[j]: whether what was read of the pattern matches the first j characters of the path.
@@ -81,7 +130,7 @@ mod tests {
             ("größe-?.txt", "größe-é.txt"),
             ("a b/c", "a b/c"),
         ] {
-            assert!(matches(pattern, path), "{pattern} {path}");
+            assert!(matches_one(pattern, path), "{pattern} {path}");
         }
         for (pattern, path) in [
             ("*.csv", "a.csv.gz"),
@@ -91,14 +140,27 @@ mod tests {
             ("x/**/a.csv", "x/ya.csv"),
             ("", "a"),
         ] {
-            assert!(!matches(pattern, path), "{pattern} {path}");
+            assert!(!matches_one(pattern, path), "{pattern} {path}");
         }
     }
 
     #[test]
     fn hostile_patterns_do_not_explode() {
         let (pattern, path) = ("a*".repeat(500), "a".repeat(1_000));
-        assert!(matches(&pattern, &path));
-        assert!(!matches(&(pattern + "b"), &path));
+        assert!(matches_one(&pattern, &path));
+        assert!(!matches_one(&(pattern + "b"), &path));
+    }
+
+    #[test]
+    fn patterns_are_bounded_when_made_and_when_decoded() {
+        let fits = vec!["x".repeat(MAX_DATASET_PATH_LEN); MAX_PATH_PATTERNS];
+        let decoded =
+            |patterns: &[String]| postcard::from_bytes::<PathPatterns>(&postcard::to_stdvec(patterns).unwrap()).is_ok();
+        assert!(PathPatterns::new(fits.clone()).is_ok() && decoded(&fits));
+        for wrong in [vec!["x".repeat(MAX_DATASET_PATH_LEN + 1)], vec![String::new(); MAX_PATH_PATTERNS + 1]] {
+            assert_eq!(PathPatterns::new(wrong.clone()), Err(TooManyPatterns));
+            assert!(!decoded(&wrong));
+        }
+        assert!(PathPatterns::default().matches("anything"));
     }
 }
