@@ -122,14 +122,20 @@ fn split_into(args: Vec<String>, globals: &mut Globals) -> Result<Vec<String>> {
     let mut info = Bib::get_args_info();
     let mut rest = Vec::new();
     let mut error = None;
+    // The command parser takes `-` for a flag unless it stands behind `--`, so that is where it goes, with what
+    // follows it to keep the order.
+    let mut behind = Vec::new();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         if arg == "--" {
-            rest.push(arg);
-            rest.extend(args);
+            behind.extend(args);
             break;
         }
-        if !arg.starts_with('-') || arg == "-" {
+        if arg == "-" || (!behind.is_empty() && !arg.starts_with('-')) {
+            behind.push(arg);
+            continue;
+        }
+        if !arg.starts_with('-') {
             if let Some(position) = info.commands.iter().position(|command| command.name == arg) {
                 info = info.commands.swap_remove(position).command;
             }
@@ -172,6 +178,10 @@ fn split_into(args: Vec<String>, globals: &mut Globals) -> Result<Vec<String>> {
             }
         }
     }
+    if !behind.is_empty() {
+        rest.push("--".to_owned());
+        rest.extend(behind);
+    }
     match error {
         None => Ok(rest),
         Some(error) => Err(error.hint("`bib --help` lists the global flags")),
@@ -193,8 +203,9 @@ pub(crate) fn parse(mut rest: Vec<String>) -> Result<Command> {
     Bib::from_args(&["bib"], &args).map(|bib| bib.command).map_err(|exit| match exit.status {
         Ok(()) => CliError::Help(with_global_flags(exit.output, rest.len() == 1)),
         Err(()) => {
-            let message = exit.output.trim().replace("Run bib --help for more information.", "");
-            CliError::invalid(lower_first(message.trim())).hint(format!("`{} --help` shows how", command_name(&rest)))
+            let message = exit.output.trim();
+            let message = message.strip_prefix("Error parsing ").unwrap_or(message);
+            CliError::invalid(lower_first(message)).hint(format!("`{} --help` shows how", command_name(&rest)))
         }
     })
 }
@@ -271,6 +282,13 @@ mod tests {
         let (globals, rest) = split(words("publish a b/c -m --json -- --yes"));
         assert_eq!(rest.unwrap(), words("publish a b/c -m --json -- --yes"));
         assert_eq!(globals, Globals::default());
+    }
+
+    #[test]
+    fn a_dash_for_stdin_keeps_its_place_among_the_other_arguments() {
+        let (globals, rest) = split(words("publish - a/b -m - --json --tag x"));
+        assert_eq!(rest.unwrap(), words("publish -m - --tag x -- - a/b"));
+        assert!(globals.json);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
+use bib_core::api::event::Progress;
 use bib_core::api::{ErrorCode, Event, Request};
 use bib_core::id::ContentId;
 use bib_core::model::manifest::{Entry, EntryKind};
@@ -28,8 +29,8 @@ use crate::render::human;
     {command_name} weather/observations@1.2.0 -o observations\n\
     {command_name} weather/observations:2024 --paths \"*.csv\" -o 2024\n\
     {command_name} weather/daily/temps -o - | gzip > temps.csv.gz",
-    note = "Files that are there are replaced, each at once and only by verified bytes; other files stay. \
-    Nothing is written outside the output folder."
+    note = "Files that are there are replaced, each at once and only by verified bytes;\nother files stay.",
+    note = "Nothing is written outside the output folder."
 )]
 pub(crate) struct GetArgs {
     /// the version, and the file or folder if not everything
@@ -189,9 +190,14 @@ impl Writer {
 
 fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Writer, bar: &mut Bar) -> Result<()> {
     let mut call = client.long_call(request)?;
+    // What the node fetches from others is what takes the time; what it has is shown as it is written.
+    let mut fetches = false;
     while let Some(event) = call.next()? {
         match event {
-            Event::Progress(progress) => bar.update(&progress),
+            Event::Progress(progress) => {
+                fetches = true;
+                bar.update(&progress);
+            }
             Event::Warning(warning) => {
                 bar.clear();
                 ctx.ui.warn(&warning.message);
@@ -200,6 +206,9 @@ fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Wr
             Event::Data(bytes) => {
                 writer.bytes += bytes.len() as u64;
                 writer.extractor.data(&bytes)?;
+                if !fetches {
+                    bar.update(&Progress { done: writer.bytes, files: writer.n_entries, ..Progress::default() });
+                }
             }
             _ => {}
         }

@@ -41,10 +41,11 @@ use crate::walk::{Measured, Source};
     {command_name} ./observations weather/observations --bump minor\n\
     pg_dump db | {command_name} - backups/db --format text\n\
     {command_name} temps.csv weather/daily/temps --version 2.0.0 --license CC0-1.0",
-    note = "The dataset is made when there is none; its topic must be there. The first version is 1.0.0, \
-    the next ones count up the last number. What is the same as the latest version makes no new one. \
-    Symlinks and special files are skipped with a warning. A datapackage.json in the root of a folder gives \
-    description, license, source and tags unless they are given here."
+    note = "The dataset is made when there is none; its topic must be there.",
+    note = "The first version is 1.0.0, the next ones count up the last number.",
+    note = "What is the same as the latest version makes no new one.",
+    note = "Symlinks and special files are skipped with a warning.",
+    note = "A datapackage.json in the root of a folder gives description, license,\nsource and tags unless they are given here."
 )]
 pub(crate) struct PublishArgs {
     /// a file, a folder, or - for stdin

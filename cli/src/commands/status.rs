@@ -56,6 +56,7 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
         ("up", Some(duration(Duration::from_secs(status.uptime_s)))),
         ("addresses", Some(status.addresses.join("\n"))),
         ("peers", Some(count(status.n_peers.into()))),
+        ("network", Some(format!("{} received, {} sent", size(status.wire_received), size(status.wire_sent)))),
         (
             "catalog",
             Some(format!(

@@ -89,6 +89,8 @@ pub(crate) fn status(status: &Status) -> Value {
         "segments": status.chunks.n_segments,
         "fsyncs": status.chunks.fsyncs,
         "written_bytes": status.chunks.written_bytes,
+        "wire_received": status.wire_received,
+        "wire_sent": status.wire_sent,
         "data_dir": status.data_dir,
         "free_bytes": status.free_bytes,
         "memory_limit": status.memory_limit,
