@@ -63,6 +63,49 @@ pub enum ChunkError {
     },
 }
 
+/// Raw bytes with the hash that was made of them: known by its id before it is worth compressing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawChunk {
+    id: ChunkId,
+    bytes: Vec<u8>,
+}
+
+impl RawChunk {
+    /// Hashes raw bytes.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_CHUNK_LEN`].
+    pub fn new(bytes: Vec<u8>) -> Self {
+        assert!(bytes.len() <= MAX_CHUNK_LEN, "a chunker never cuts more than the maximum");
+        Self { id: ChunkId::from_bytes(hash(&bytes)), bytes }
+    }
+
+    /// The id.
+    pub const fn id(&self) -> ChunkId {
+        self.id
+    }
+
+    /// Length of the raw bytes.
+    pub fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The raw bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The chunk, compressed where that saves at least 5 %.
+    pub fn compress(self) -> Chunk {
+        Chunk::from_hashed(self.id, self.bytes)
+    }
+}
+
 /// Verified bytes with their id. See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
@@ -89,12 +132,10 @@ impl Chunk {
     /// # Panics
     /// If `raw` is longer than [`MAX_CHUNK_LEN`].
     pub fn from_raw(raw: Vec<u8>) -> Self {
-        let id = ChunkId::from_bytes(hash(&raw));
-        Self::from_hashed(id, raw)
+        RawChunk::new(raw).compress()
     }
 
     fn from_hashed(id: ChunkId, raw: Vec<u8>) -> Self {
-        assert!(raw.len() <= MAX_CHUNK_LEN, "a chunker never cuts more than the maximum");
         let len = raw.len() as u32;
         if raw.len() >= MIN_COMPRESSED_LEN {
             let probe = &raw[..raw.len().min(PROBE_LEN)];

@@ -11,6 +11,9 @@
 //!
 //! Stability: format version 1, described in `docs/format.md`.
 
+pub mod builder;
+pub mod reader;
+
 use serde::{Deserialize, Serialize};
 
 use crate::chunker::ChunkerParams;
