@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An open file. Positions and lengths in bytes.
+#[allow(clippy::len_without_is_empty, reason = "a segment is never asked whether it is empty")]
 pub trait DiskFile: Send + Sync {
     /// Fills `buf` from `offset`.
     ///

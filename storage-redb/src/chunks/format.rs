@@ -35,6 +35,7 @@ impl SegmentHeader {
         out
     }
 
+    /// Reads a header; `None` for anything that is none.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SEGMENT_HEADER_LEN] = bytes.get(..SEGMENT_HEADER_LEN)?.try_into().ok()?;
         let whole = bytes[..8] == SEGMENT_MAGIC && crc32c::crc32c(&bytes[..60]) == number_u32(&bytes[60..])?;

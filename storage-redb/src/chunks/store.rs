@@ -149,6 +149,11 @@ impl SegmentStore {
                 let name = segment_name(segment);
                 return Err(StoreError::Corrupt(format!("segment {name} is shorter than the index says")));
             }
+            let mut header = [0; SEGMENT_HEADER_LEN];
+            file.read_exact_at(&mut header, 0)?;
+            if SegmentHeader::decode(&header) != Some(SegmentHeader { number: segment, store }) {
+                return Err(StoreError::Corrupt(format!("segment {} is of another store", segment_name(segment))));
+            }
             if file.len()? > len {
                 file.set_len(len)?;
             }
