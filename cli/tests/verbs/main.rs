@@ -20,5 +20,6 @@ mod peer;
 mod publish;
 mod snapshot;
 mod status;
+mod terminal;
 mod topic;
 mod whoami;
