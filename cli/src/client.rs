@@ -17,7 +17,7 @@ use bib_core::api::{
 use bib_core::encode::{decode, encode};
 use bib_core::id::NodeId;
 use bib_core::key::Purpose;
-use bib_core::limits::{CONTROL_DATA_LEN, MAX_CONTROL_FRAME};
+use bib_core::limits::MAX_CONTROL_FRAME;
 use bib_core::wire::frame;
 
 use crate::Context;
@@ -26,8 +26,8 @@ use crate::keys::{self, Need, Signer};
 
 /// How much longer than the node the command waits, so that the node's own answer to a timeout arrives.
 const GRACE: Duration = Duration::from_secs(2);
-/// Bytes gathered before they are handed to the socket.
-const WRITE_BUFFER: usize = CONTROL_DATA_LEN + (64 << 10);
+/// Bytes gathered before they are handed to the socket: many small files; a full data frame passes by uncopied.
+const WRITE_BUFFER: usize = 64 << 10;
 /// Id of frames about the session instead of a call.
 const SESSION: u32 = 0;
 

@@ -131,10 +131,10 @@ impl Extractor {
         }
         let Current { temp, name, shown, .. } = &mut current;
         let fail = |error: Errno| CliError::io("write", &*shown, &error.into());
-        // What is replaced must not be lost when the power goes before the new bytes are on disk. New files are made
-        // durable together, in `finish`.
+        // What is replaced must not be lost when the power goes before the new bytes are on disk.
         let replaces = rustix::fs::statat(&temp.dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        if replaces || !SYNCS_TOGETHER {
+        let alone = self.n_files < SYNCED_ALONE || !SYNCS_TOGETHER;
+        if replaces || alone {
             rustix::fs::fsync(&temp.file).map_err(fail)?;
         }
         rustix::fs::renameat(&temp.dir, temp.name.as_str(), &temp.dir, name.as_str()).map_err(|error| match error {
@@ -142,6 +142,9 @@ impl Extractor {
             error => fail(error),
         })?;
         temp.renamed = true;
+        if alone {
+            rustix::fs::fsync(&temp.dir).map_err(fail)?;
+        }
         self.n_files += 1;
         Ok(())
     }
@@ -149,7 +152,9 @@ impl Extractor {
     /// Ends the last file and makes everything durable. Returns the number of files.
     pub(crate) fn finish(mut self) -> Result<u64> {
         self.end_file()?;
-        sync(&self.root).map_err(|error| CliError::io("write", &self.shown, &error.into()))?;
+        if self.n_files > SYNCED_ALONE {
+            sync(&self.root).map_err(|error| CliError::io("write", &self.shown, &error.into()))?;
+        }
         Ok(self.n_files)
     }
 
@@ -203,6 +208,10 @@ fn in_the_way(shown: &str, what: &str) -> CliError {
     CliError::new(ErrorCode::Conflict, format!("`{shown}` is a {what}, which is not replaced or followed"))
         .hint("move it away, or choose another place with `-o`")
 }
+
+/// So many files are made durable one by one. For more it is cheaper to do it for the whole file system in the end,
+/// though that waits for what other programs have written too.
+const SYNCED_ALONE: u64 = 32;
 
 /// Whether one call makes everything of a file system durable; elsewhere every file is made so by itself.
 const SYNCS_TOGETHER: bool = cfg!(target_os = "linux");

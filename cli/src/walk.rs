@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -174,26 +174,14 @@ impl CopyError {
 fn copy(from: &mut impl Read, buffer: usize, part: &mut dyn FnMut(UploadPart) -> Result<()>) -> Result<u64, CopyError> {
     let mut total = 0u64;
     loop {
-        let mut bytes = vec![0; buffer];
-        let mut filled = 0;
-        let mut ended = false;
-        while filled < bytes.len() {
-            match from.read(&mut bytes[filled..]) {
-                Ok(0) => {
-                    ended = true;
-                    break;
-                }
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(CopyError::Read(error)),
-            }
-        }
-        bytes.truncate(filled);
-        total += filled as u64;
-        if filled > 0 {
+        let mut bytes = Vec::with_capacity(buffer);
+        let read = from.by_ref().take(buffer as u64).read_to_end(&mut bytes).map_err(CopyError::Read)?;
+        total += read as u64;
+        if read > 0 {
             part(UploadPart::Data(serde_bytes::ByteBuf::from(bytes))).map_err(CopyError::Sent)?;
         }
-        if ended {
+        // Less than asked for means that the end was seen.
+        if read < buffer {
             return Ok(total);
         }
     }
