@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use argh::{ArgsInfo, FlagInfoKind, FromArgs};
+use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs};
 
 use crate::commands::{
     admin, cat, completions, config, dataset, find, get, key, ls, peer, publish, status, topic, version, whoami,
@@ -205,13 +205,18 @@ pub(crate) fn parse(mut rest: Vec<String>) -> Result<Command> {
         Err(()) => {
             let message = exit.output.trim();
             let message = message.strip_prefix("Error parsing ").unwrap_or(message);
-            CliError::invalid(lower_first(message)).hint(format!("`{} --help` shows how", command_name(&rest)))
+            let (name, info) = command_of(&rest);
+            let hint = match message.strip_prefix("Unrecognized argument: ").and_then(|typed| closest(typed, &info)) {
+                Some(meant) => format!("did you mean `{meant}`? `{name} --help` shows how"),
+                None => format!("`{name} --help` shows how"),
+            };
+            CliError::invalid(lower_first(message)).hint(hint)
         }
     })
 }
 
 /// The longest prefix of the line that names a command.
-fn command_name(rest: &[String]) -> String {
+fn command_of(rest: &[String]) -> (String, CommandInfoWithArgs) {
     let mut info = Bib::get_args_info();
     let mut name = "bib".to_owned();
     for arg in rest {
@@ -219,7 +224,31 @@ fn command_name(rest: &[String]) -> String {
         info = info.commands.swap_remove(position).command;
         name = format!("{name} {arg}");
     }
-    name
+    (name, info)
+}
+
+/// The sub-command or flag that is at most two letters away from what was typed.
+fn closest(typed: &str, info: &CommandInfoWithArgs) -> Option<String> {
+    let known = info.commands.iter().map(|command| command.name).chain(info.flags.iter().map(|flag| flag.long));
+    let known = known.chain(GLOBAL_FLAGS.iter().map(|flag| flag.long));
+    // Longer than any name: not worth comparing.
+    let typed = Some(typed).filter(|typed| typed.len() <= 32)?;
+    let (distance, name) = known.map(|name| (distance(typed, name), name)).min()?;
+    (distance <= 2 && distance < name.trim_start_matches('-').len() / 2 + 1).then(|| name.to_owned())
+}
+
+/// Letters to insert, remove or replace.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 fn with_global_flags(mut help: String, top: bool) -> String {
@@ -318,6 +347,20 @@ mod tests {
             info.commands.iter().for_each(|sub| check(&sub.command));
         }
         check(&Bib::get_args_info());
+    }
+
+    #[test]
+    fn typing_mistakes_are_recognised() {
+        let hint = |line: &str| match parse(words(line)) {
+            Err(CliError::Failure(failure)) => failure.hint.unwrap_or_default(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(hint("topic creat"), "did you mean `create`? `bib topic --help` shows how");
+        assert_eq!(hint("pubilsh a b/c"), "did you mean `publish`? `bib --help` shows how");
+        assert_eq!(hint("publish a b/c --bmup minor"), "did you mean `--bump`? `bib publish --help` shows how");
+        assert_eq!(hint("topic frobnicate"), "`bib topic --help` shows how");
+        assert_eq!(hint("zz"), "`bib --help` shows how");
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub(crate) struct World {
     pub(crate) hook: Option<Hook>,
     /// Ends the session when this many bytes of an upload have come.
     pub(crate) hang_up_after: Option<usize>,
+    /// Runs when the first bytes of an upload have come.
+    pub(crate) on_first_bytes: Option<Box<dyn FnOnce() + Send>>,
+    /// Uploads that ended before everything was sent.
+    pub(crate) n_given_up: usize,
 }
 
 /// A running node.
@@ -153,6 +157,9 @@ fn receive(stream: &mut UnixStream, call: u32, world: &Mutex<World>) -> Option<C
                 }
                 UploadPart::Data(bytes) => {
                     total += bytes.len();
+                    if let Some(run) = world.lock().unwrap().on_first_bytes.take() {
+                        run();
+                    }
                     files.last_mut().unwrap().2.extend_from_slice(&bytes);
                     if world.lock().unwrap().hang_up_after.is_some_and(|limit| total >= limit) {
                         return None;
@@ -160,7 +167,10 @@ fn receive(stream: &mut UnixStream, call: u32, world: &Mutex<World>) -> Option<C
                 }
                 UploadPart::End => break,
             },
-            ClientFrame::Cancel { id } if id == call => return None,
+            ClientFrame::Cancel { id } if id == call => {
+                world.lock().unwrap().n_given_up += 1;
+                return None;
+            }
             other => panic!("unexpected {other:?}"),
         }
         let progress = Progress { done: total as u64, ..Progress::default() };

@@ -161,6 +161,25 @@ fn node_that_dies_during_an_upload_is_an_error_and_not_a_hang() {
 }
 
 #[test]
+fn file_that_changes_during_the_upload_publishes_nothing() {
+    let (home, node) = Home::with_topic();
+    home.write("big", vec![1; 8 << 20]);
+    let file = std::fs::File::options().write(true).open(home.path("work/big")).unwrap();
+    // Most of it is still to be read then: the socket holds far less.
+    node.world().on_first_bytes = Some(Box::new(move || file.set_len(4 << 20).unwrap()));
+    let ran = home.bib(["publish", "big", "weather/big"]).fails(1);
+    assert_eq!(
+        ran.stderr,
+        "error: `big` changed while it was read; nothing was published\n\
+         hint: publish again when nothing writes to it\n"
+    );
+    assert!(node.world().versions.is_empty() && node.world().contents.is_empty());
+    // The node hears of it, rather than waiting for the rest.
+    home.bib(["status"]).ok();
+    assert_eq!(node.world().n_given_up, 1);
+}
+
+#[test]
 fn withdrawn_numbers_are_not_used_again() {
     let (home, node) = Home::with_topic();
     for text in ["1", "2", "3"] {
