@@ -4,8 +4,10 @@
 //! and `seed` are arguments, so that a simulation replays to the byte.
 
 pub mod api;
+pub mod catalog;
 pub mod chunk;
 pub mod chunker;
+pub mod command;
 pub mod encode;
 pub mod hash;
 pub mod id;

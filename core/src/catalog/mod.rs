@@ -1,0 +1,3 @@
+//! The catalog as it lies in the tables of a store.
+
+pub mod keys;

@@ -1,0 +1,111 @@
+//! Every durable change of a node, as data. A command is carried out by `apply` alone.
+
+use crate::id::{ManifestId, NodeId, OpId, VersionId};
+use crate::op::Operation;
+
+/// Where operations come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A user of this node: held to the clock and to the present state, all or none.
+    User,
+    /// A peer: what cannot be taken yet is parked.
+    Peer(NodeId),
+}
+
+/// A durable change.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Take operations, in the order given.
+    Apply {
+        /// The operations.
+        ops: Vec<Operation>,
+        /// Where they come from.
+        origin: Origin,
+    },
+    /// Keep the chunks of a manifest that is complete here, for the operation that will name it.
+    Stage(ManifestId),
+    /// All chunks of a manifest are here.
+    ContentHere(ManifestId),
+    /// Chunks of a manifest turned out to be missing or damaged.
+    ContentLost(ManifestId),
+    /// Forget operations that waited too long for others, and content staged for operations that never came.
+    Expire,
+}
+
+/// What became of one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpOutcome {
+    /// It was new and is in its log.
+    New,
+    /// It was there already.
+    Known,
+    /// It waits for these.
+    Parked {
+        /// What it builds on and is not here; empty when it only waits for its time.
+        missing: Vec<OpId>,
+    },
+    /// It can never be taken.
+    Refused(Refused),
+}
+
+/// Why an operation is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Its author did not have the right.
+    #[error("{0}")]
+    Denied(String),
+    /// The topic or dataset is read-only.
+    #[error("{0}")]
+    Archived(String),
+    /// A topic would be left without an owner.
+    #[error("{0}")]
+    LastOwner(String),
+    /// It breaks a rule that takes its parents to check.
+    #[error("the operation is invalid: {0}")]
+    Invalid(&'static str),
+    /// The name or number is taken.
+    #[error("{0}")]
+    Exists(String),
+    /// What it is about is not known here.
+    #[error("{0}")]
+    NotFound(String),
+    /// Something must be done first.
+    #[error("{0}")]
+    Precondition(String),
+    /// Its time is too far from this node's clock.
+    #[error("the operation's time is more than five minutes ahead of this node's clock")]
+    Clock,
+    /// Too many operations of the topic wait already.
+    #[error("too many operations of this topic wait for others")]
+    TooManyParked,
+}
+
+impl Refused {
+    /// The kind as a stable word.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Archived(_) => "archived",
+            Self::LastOwner(_) => "last_owner",
+            Self::Invalid(_) => "invalid",
+            Self::Exists(_) => "exists",
+            Self::NotFound(_) => "not_found",
+            Self::Precondition(_) => "precondition",
+            Self::Clock => "clock",
+            Self::TooManyParked => "too_many_parked",
+        }
+    }
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Of each operation, in the order given. A user's operations are all taken or none: then one is refused and
+    /// nothing changed.
+    pub outcomes: Vec<OpOutcome>,
+    /// Operations that are new in their logs, parked ones that were released included, parents before children.
+    pub new: Vec<Operation>,
+    /// Versions that are new to the catalog.
+    pub versions: Vec<VersionId>,
+}
