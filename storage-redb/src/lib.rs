@@ -1,3 +1,12 @@
 //! Catalog in redb and chunk store in segments: the only room that knows redb.
 
+pub mod catalog;
 pub mod chunks;
+mod database;
+pub mod disk;
+pub mod lock;
+
+pub use catalog::RedbCatalog;
+pub use chunks::SegmentStore;
+pub use disk::{Disk, Folder};
+pub use lock::DataDirLock;

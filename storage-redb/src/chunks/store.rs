@@ -8,15 +8,16 @@
 //! Deliberately absent: overwriting. A segment grows, is sealed, and is later only read.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bib_core::chunk::{Chunk, Codec};
 use bib_core::id::ChunkId;
 use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadableTableMetadata, TableDefinition, WriteTransaction};
 
-use super::disk::{Disk, DiskFile};
 use super::format::{RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::database::{Store, lock, redb_error, write_error};
+use crate::disk::{Disk, DiskFile};
 
 /// A segment is sealed when it is longer, in bytes.
 const SEGMENT_LEN: u64 = 64 << 20;
@@ -84,7 +85,7 @@ struct Writer {
 /// Chunks in segments below one folder. See the module.
 pub struct SegmentStore {
     disk: Box<dyn Disk>,
-    index: Database,
+    index: Store,
     store: [u8; 16],
     writer: Mutex<Writer>,
     pending: RwLock<BTreeMap<ChunkId, Location>>,
@@ -97,8 +98,8 @@ impl std::fmt::Debug for SegmentStore {
     }
 }
 
-fn corrupt(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt(format!("chunk index: {error}"))
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    redb_error(INDEX, error)
 }
 
 fn segment_name(number: u64) -> String {
@@ -110,19 +111,6 @@ fn segment_number(name: &str) -> Option<u64> {
     (digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
-fn no_space(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-}
-
-fn write_error(error: std::io::Error) -> StoreError {
-    if no_space(&error) { StoreError::Full("the file system has no free bytes".to_owned()) } else { error.into() }
-}
-
-/// A lock that a panicking holder left is still good: every change under it is a whole step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl SegmentStore {
     /// Opens the store in a folder, or makes it there. `cache_bytes` bounds the memory of the index; `seed` names a
     /// new store.
@@ -130,11 +118,12 @@ impl SegmentStore {
     /// # Errors
     /// [`StoreError`] when it is damaged, of a newer format, or cannot be read or written.
     pub fn open(disk: Box<dyn Disk>, cache_bytes: usize, seed: [u8; 16]) -> Result<Self, StoreError> {
-        let backend = disk.database(INDEX)?;
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(cache_bytes);
-        let index = builder.create_with_backend(Boxed(backend)).map_err(corrupt)?;
-        let (store, tail) = read_state(&index, seed)?;
+        let index = Store::open(disk.as_ref(), INDEX, cache_bytes, |txn| {
+            txn.open_table(STORE_ID).map_err(failed)?.insert("id", &seed).map_err(failed)?;
+            txn.open_table(STATE).map_err(failed)?.insert("version", VERSION).map_err(failed)?;
+            txn.open_table(CHUNKS).map_err(failed).map(drop)
+        })?;
+        let (store, tail) = read_state(&index)?;
         let segments: Vec<u64> = disk.list()?.iter().filter_map(|name| segment_number(name)).collect();
         for name in disk.list()?.iter().filter(|name| segment_number(name).is_none() && *name != INDEX) {
             log::warn!(file = name.as_str(); "a file in the chunk store that is not of it is left alone");
@@ -161,10 +150,10 @@ impl SegmentStore {
         let last = segments.iter().copied().max().max(tail.map(|(segment, _)| segment));
         let next = last.map_or(0, |last| last + 1);
         let mut stats = ChunkStoreStats { n_segments: segments.len() as u64 + 1, ..ChunkStoreStats::default() };
-        let read = index.begin_read().map_err(corrupt)?;
-        stats.n_chunks = read.open_table(CHUNKS).and_then(|table| Ok(table.len()?)).map_err(corrupt)?;
-        let state = read.open_table(STATE).map_err(corrupt)?;
-        let figure = |key: &str| state.get(key).map(|value| value.map_or(0, |value| value.value())).map_err(corrupt);
+        let read = index.read()?;
+        stats.n_chunks = read.open_table(CHUNKS).and_then(|table| Ok(table.len()?)).map_err(failed)?;
+        let state = read.open_table(STATE).map_err(failed)?;
+        let figure = |key: &str| state.get(key).map(|value| value.map_or(0, |value| value.value())).map_err(failed);
         stats.stored_bytes = figure("stored_bytes")?;
         stats.raw_bytes = figure("raw_bytes")?;
         drop((state, read));
@@ -186,12 +175,14 @@ impl SegmentStore {
             return Ok(Some(*location));
         }
         // Read before the map is let go: a flush moves entries from the map to the index.
-        let read = self.index.begin_read().map_err(corrupt)?;
+        let read = self.index.read()?;
         drop(pending);
-        let table = read.open_table(CHUNKS).map_err(corrupt)?;
-        match table.get(id.as_bytes()).map_err(corrupt)? {
+        let table = read.open_table(CHUNKS).map_err(failed)?;
+        match table.get(id.as_bytes()).map_err(failed)? {
             None => Ok(None),
-            Some(value) => Location::decode(value.value()).map(Some).ok_or_else(|| corrupt("an entry has no meaning")),
+            Some(value) => Location::decode(value.value())
+                .map(Some)
+                .ok_or_else(|| StoreError::Corrupt(format!("{INDEX}: an entry has no meaning"))),
         }
     }
 
@@ -219,7 +210,11 @@ impl SegmentStore {
         if entries.is_empty() {
             return Ok(());
         }
-        let result = writer.file.sync().map_err(write_error).and_then(|()| self.commit(writer, &entries));
+        let result = writer
+            .file
+            .sync()
+            .map_err(write_error)
+            .and_then(|()| self.index.write(|txn| self.commit(txn, writer, &entries)));
         if let Err(error) = result {
             // After a failed sync nobody knows what is on the disk; only a restart, which reads it, can tell.
             writer.failed = Some(error.to_string());
@@ -231,28 +226,26 @@ impl SegmentStore {
         Ok(())
     }
 
-    fn commit(&self, writer: &Writer, entries: &[(ChunkId, Location)]) -> Result<(), StoreError> {
-        let mut txn = self.index.begin_write().map_err(corrupt)?;
-        txn.set_quick_repair(true);
-        {
-            let mut table = txn.open_table(CHUNKS).map_err(corrupt)?;
-            for (id, location) in entries {
-                table.insert(id.as_bytes(), &location.encode()).map_err(storage_error)?;
-            }
-            let mut state = txn.open_table(STATE).map_err(corrupt)?;
-            for (key, value) in [
-                ("tail_segment", writer.segment),
-                ("tail_len", writer.len),
-                ("stored_bytes", writer.stats.stored_bytes),
-                ("raw_bytes", writer.stats.raw_bytes),
-            ] {
-                state.insert(key, value).map_err(storage_error)?;
-            }
+    fn commit(
+        &self,
+        txn: &WriteTransaction,
+        writer: &Writer,
+        entries: &[(ChunkId, Location)],
+    ) -> Result<(), StoreError> {
+        let mut table = txn.open_table(CHUNKS).map_err(failed)?;
+        for (id, location) in entries {
+            table.insert(id.as_bytes(), &location.encode()).map_err(failed)?;
         }
-        txn.commit().map_err(|error| match error {
-            redb::CommitError::Storage(error) => storage_error(error),
-            error => corrupt(error),
-        })
+        let mut state = txn.open_table(STATE).map_err(failed)?;
+        for (key, value) in [
+            ("tail_segment", writer.segment),
+            ("tail_len", writer.len),
+            ("stored_bytes", writer.stats.stored_bytes),
+            ("raw_bytes", writer.stats.raw_bytes),
+        ] {
+            state.insert(key, value).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn roll(&self, writer: &mut Writer) -> Result<(), StoreError> {
@@ -266,13 +259,6 @@ impl SegmentStore {
     }
 }
 
-fn storage_error(error: redb::StorageError) -> StoreError {
-    match error {
-        redb::StorageError::Io(error) => write_error(error),
-        error => corrupt(error),
-    }
-}
-
 fn new_segment(disk: &dyn Disk, number: u64, store: [u8; 16]) -> Result<(Arc<dyn DiskFile>, u64), StoreError> {
     let file = disk.open(&segment_name(number), true).map_err(write_error)?;
     file.set_len(0).map_err(write_error)?;
@@ -283,40 +269,17 @@ fn new_segment(disk: &dyn Disk, number: u64, store: [u8; 16]) -> Result<(Arc<dyn
 
 type Tail = Option<(u64, u64)>;
 
-fn read_state(index: &Database, seed: [u8; 16]) -> Result<([u8; 16], Tail), StoreError> {
-    let mut txn = index.begin_write().map_err(corrupt)?;
-    txn.set_quick_repair(true);
-    let found = {
-        let mut ids = txn.open_table(STORE_ID).map_err(corrupt)?;
-        let mut state = txn.open_table(STATE).map_err(corrupt)?;
-        txn.open_table(CHUNKS).map_err(corrupt)?;
-        let known = ids.get("id").map_err(corrupt)?.map(|value| *value.value());
-        let figure = |state: &redb::Table<'_, &str, u64>, key: &str| {
-            state.get(key).map(|value| value.map(|value| value.value())).map_err(corrupt)
-        };
-        match known {
-            Some(id) => {
-                let version = figure(&state, "version")?.unwrap_or_default();
-                if version != VERSION {
-                    return Err(StoreError::Unsupported(format!("chunk index version {version}")));
-                }
-                let segment = figure(&state, "tail_segment")?;
-                (id, segment.zip(figure(&state, "tail_len")?), false)
-            }
-            None => {
-                ids.insert("id", &seed).map_err(storage_error)?;
-                state.insert("version", VERSION).map_err(storage_error)?;
-                (seed, None, true)
-            }
-        }
-    };
-    let (id, tail, new) = found;
-    if new {
-        txn.commit().map_err(corrupt)?;
-    } else {
-        txn.abort().map_err(corrupt)?;
+fn read_state(index: &Store) -> Result<([u8; 16], Tail), StoreError> {
+    let read = index.read()?;
+    let state = read.open_table(STATE).map_err(failed)?;
+    let figure = |key: &str| state.get(key).map(|value| value.map(|value| value.value())).map_err(failed);
+    let version = figure("version")?.unwrap_or_default();
+    if version != VERSION {
+        return Err(StoreError::Unsupported(format!("chunk index version {version}")));
     }
-    Ok((id, tail))
+    let id = read.open_table(STORE_ID).map_err(failed)?.get("id").map_err(failed)?.map(|id| *id.value());
+    let id = id.ok_or_else(|| StoreError::Corrupt(format!("{INDEX} names no store")))?;
+    Ok((id, figure("tail_segment")?.zip(figure("tail_len")?)))
 }
 
 impl ChunkStore for SegmentStore {
@@ -392,35 +355,5 @@ impl ChunkStore for SegmentStore {
 
     fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
         Ok(lock(&self.writer).stats)
-    }
-}
-
-/// Gives a boxed backend to a builder that takes a concrete one.
-#[derive(Debug)]
-struct Boxed(Box<dyn redb::StorageBackend>);
-
-impl redb::StorageBackend for Boxed {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
     }
 }

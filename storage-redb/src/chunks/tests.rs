@@ -5,7 +5,7 @@ use bib_core::hash::hash;
 use bib_core::port::{ChunkStore, StoreError};
 
 use super::SegmentStore;
-use super::disk::Folder;
+use crate::disk::Folder;
 
 fn open(path: &std::path::Path) -> Result<SegmentStore, StoreError> {
     SegmentStore::open(Box::new(Folder::new(path.to_owned()).unwrap()), 1 << 20, [7; 16])

@@ -1,6 +1,10 @@
-//! The folder that a chunk store lives in, as a port: the real one here, one with faults in the simulation.
+//! The folder that the stores live in, as a port: the real one here, one with faults in the simulation.
+//!
+//! Invariant of every implementation: what was written before a [`DiskFile::sync`] that succeeded survives a power cut,
+//! and so does the name of a file once [`Disk::sync_folder`] succeeded after it was made, renamed or removed. Nothing
+//! is promised of anything else.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -38,6 +42,12 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// As the system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Takes the file for this handle alone, until it is dropped; `false` if another handle has taken it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn try_lock(&self) -> io::Result<bool>;
 }
 
 /// A folder of files.
@@ -48,23 +58,29 @@ pub trait Disk: Send + Sync {
     /// As the system says.
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Names of all files.
+    /// Names of all files, in order.
     ///
     /// # Errors
     /// As the system says.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes the creation of files durable.
+    /// Gives a file another name, in place of the file that has it. Handles of it stay good.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes the names of the files durable.
     ///
     /// # Errors
     /// As the system says.
     fn sync_folder(&self) -> io::Result<()>;
-
-    /// The file of a redb database; made if absent.
-    ///
-    /// # Errors
-    /// As the system says.
-    fn database(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>>;
 }
 
 /// A folder of the operating system.
@@ -104,6 +120,14 @@ impl DiskFile for File {
     fn set_len(&self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
     }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match File::try_lock(self) {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 impl Disk for Folder {
@@ -130,8 +154,11 @@ impl Disk for Folder {
         File::open(&self.path)?.sync_all()
     }
 
-    fn database(&self, name: &str) -> io::Result<Box<dyn redb::StorageBackend>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path.join(name))?;
-        Ok(Box::new(redb::backends::FileBackend::new(file).map_err(io::Error::other)?))
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
     }
 }
