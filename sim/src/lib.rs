@@ -2,4 +2,5 @@
 //! implementations of the ports, conformance suites, reference models and fuzz targets. Never shipped.
 
 pub mod fuzz;
+pub mod memory;
 pub mod rng;

@@ -1,3 +1,4 @@
 //! The catalog as it lies in the tables of a store.
 
 pub mod keys;
+pub mod log;

@@ -1,0 +1,246 @@
+//! The catalog in memory: what a store must do, in the fewest words. The reference of the conformance suite.
+//!
+//! A snapshot shares the maps of the catalog until the next write to a table copies that one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bib_core::port::{Catalog, CatalogRead, CatalogTxn, KeyRange, Order, StoreError, Table, Visit};
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Clone, Default)]
+struct Tables(BTreeMap<Table, Arc<Map>>);
+
+impl CatalogRead for Tables {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(&table).and_then(|map| map.get(key)).cloned())
+    }
+
+    fn scan(&self, table: Table, range: KeyRange<'_>, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let Some(map) = self.0.get(&table).filter(|_| !is_empty(range)) else { return Ok(()) };
+        let mut found = map.range::<[u8], _>(range);
+        loop {
+            let next = match order {
+                Order::Ascending => found.next(),
+                Order::Descending => found.next_back(),
+            };
+            match next {
+                Some((key, value)) if visit(key, value).is_continue() => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn len(&self, table: Table) -> Result<u64, StoreError> {
+        Ok(self.0.get(&table).map_or(0, |map| map.len() as u64))
+    }
+}
+
+/// A map panics when a range ends before it begins; a catalog shows nothing.
+fn is_empty((lower, upper): KeyRange<'_>) -> bool {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    match (lower, upper) {
+        (Unbounded, _) | (_, Unbounded) => false,
+        (Included(lower), Included(upper)) => lower > upper,
+        (Included(lower) | Excluded(lower), Included(upper) | Excluded(upper)) => lower >= upper,
+    }
+}
+
+/// A catalog that lives as long as its value.
+#[derive(Debug, Default)]
+pub struct MemoryCatalog(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    tables: Tables,
+    commits: u64,
+    commits_until_failure: Option<u64>,
+    read_only: bool,
+}
+
+impl MemoryCatalog {
+    /// An empty catalog.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic inside a transaction leaves it half done, as a crash would; only tests see it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits so far.
+    pub fn commits(&self) -> u64 {
+        self.state().commits
+    }
+
+    /// Lets the commit after `commits` others fail, as a full disk does; the catalog is read-only from then on.
+    pub fn fail_after(&self, commits: u64) {
+        self.state().commits_until_failure = Some(commits);
+    }
+
+    /// What is committed, as the catalog of a node that starts again.
+    pub fn restarted(&self) -> Self {
+        Self(Mutex::new(State { tables: self.state().tables.clone(), ..State::default() }))
+    }
+
+    /// All keys and values of a table.
+    pub fn dump(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let state = self.state();
+        state
+            .tables
+            .0
+            .get(&table)
+            .map_or_else(Vec::new, |map| map.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}
+
+impl Catalog for MemoryCatalog {
+    fn begin_read(&self) -> Result<Box<dyn CatalogRead + '_>, StoreError> {
+        Ok(Box::new(self.state().tables.clone()))
+    }
+
+    fn write(&self, work: &mut dyn FnMut(&mut dyn CatalogTxn) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.read_only {
+            return Err(StoreError::ReadOnly("an earlier commit failed".to_owned()));
+        }
+        let State { tables, commits, commits_until_failure, read_only } = &mut *state;
+        let mut txn = Txn { tables, undo: Vec::new() };
+        let done = work(&mut txn);
+        if done.is_err() || *commits_until_failure == Some(0) {
+            txn.roll_back();
+        }
+        done?;
+        if *commits_until_failure == Some(0) {
+            *read_only = true;
+            return Err(StoreError::Full("the simulated disk".to_owned()));
+        }
+        *commits += 1;
+        *commits_until_failure = commits_until_failure.map(|left| left - 1);
+        Ok(())
+    }
+}
+
+struct Txn<'a> {
+    tables: &'a mut Tables,
+    undo: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Txn<'_> {
+    fn set(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) {
+        let map = Arc::make_mut(self.tables.0.entry(table).or_default());
+        let before = match value {
+            Some(value) => map.insert(key.to_vec(), value.to_vec()),
+            None => map.remove(key),
+        };
+        self.undo.push((table, key.to_vec(), before));
+    }
+
+    fn roll_back(mut self) {
+        while let Some((table, key, before)) = self.undo.pop() {
+            self.set(table, &key, before.as_deref());
+            self.undo.pop();
+        }
+    }
+}
+
+impl CatalogRead for Txn<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.tables.get(table, key)
+    }
+
+    fn scan(&self, table: Table, range: KeyRange<'_>, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.tables.scan(table, range, order, visit)
+    }
+
+    fn len(&self, table: Table) -> Result<u64, StoreError> {
+        self.tables.len(table)
+    }
+}
+
+impl CatalogTxn for Txn<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.set(table, key, Some(value));
+        Ok(())
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.set(table, key, None);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::{Bound, ControlFlow};
+
+    use super::*;
+
+    fn put(catalog: &MemoryCatalog, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        catalog.write(&mut |txn| txn.put(Table::Meta, key, value))
+    }
+
+    #[test]
+    fn snapshot_does_not_see_later_writes() {
+        let catalog = MemoryCatalog::new();
+        put(&catalog, b"a", b"1").unwrap();
+        let before = catalog.begin_read().unwrap();
+        put(&catalog, b"a", b"2").unwrap();
+        assert_eq!(before.get(Table::Meta, b"a").unwrap().as_deref(), Some(b"1".as_slice()));
+        assert_eq!(catalog.begin_read().unwrap().get(Table::Meta, b"a").unwrap().as_deref(), Some(b"2".as_slice()));
+    }
+
+    #[test]
+    fn failed_work_changes_nothing() {
+        let catalog = MemoryCatalog::new();
+        put(&catalog, b"a", b"1").unwrap();
+        let before = catalog.dump(Table::Meta);
+        let failed = catalog.write(&mut |txn| {
+            txn.put(Table::Meta, b"a", b"2")?;
+            txn.put(Table::Meta, b"b", b"2")?;
+            txn.put(Table::Meta, b"b", b"3")?;
+            txn.remove(Table::Meta, b"a")?;
+            Err(StoreError::Full("no".to_owned()))
+        });
+        assert!(failed.is_err());
+        assert_eq!(catalog.dump(Table::Meta), before);
+        put(&catalog, b"c", b"1").unwrap();
+    }
+
+    #[test]
+    fn failed_commit_changes_nothing_and_ends_writing_until_the_restart() {
+        let catalog = MemoryCatalog::new();
+        catalog.fail_after(1);
+        put(&catalog, b"a", b"1").unwrap();
+        assert!(matches!(put(&catalog, b"a", b"2"), Err(StoreError::Full(_))));
+        assert!(matches!(put(&catalog, b"a", b"2"), Err(StoreError::ReadOnly(_))));
+        let catalog = catalog.restarted();
+        assert_eq!(catalog.dump(Table::Meta), [(b"a".to_vec(), b"1".to_vec())]);
+        put(&catalog, b"a", b"2").unwrap();
+    }
+
+    #[test]
+    fn scan_goes_both_ways_and_an_inverted_range_is_empty() {
+        let catalog = MemoryCatalog::new();
+        for key in [b"a", b"b", b"c"] {
+            put(&catalog, key, b"").unwrap();
+        }
+        let read = catalog.begin_read().unwrap();
+        let keys = |range: KeyRange<'_>, order| {
+            let mut keys = String::new();
+            read.scan(Table::Meta, range, order, &mut |key, _| {
+                keys.push(char::from(key[0]));
+                if keys.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+            keys
+        };
+        assert_eq!(keys((Bound::Unbounded, Bound::Unbounded), Order::Ascending), "ab");
+        assert_eq!(keys((Bound::Unbounded, Bound::Unbounded), Order::Descending), "cb");
+        assert_eq!(keys((Bound::Excluded(b"a"), Bound::Unbounded), Order::Ascending), "bc");
+        assert_eq!(keys((Bound::Included(b"c"), Bound::Excluded(b"a")), Order::Ascending), "");
+        assert_eq!(keys((Bound::Excluded(b"a"), Bound::Excluded(b"a")), Order::Ascending), "");
+    }
+}
