@@ -3,4 +3,5 @@
 
 pub mod fuzz;
 pub mod memory;
+pub mod reference;
 pub mod rng;

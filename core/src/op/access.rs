@@ -1,0 +1,704 @@
+//! Who may do what: roles, inheritance, expiry and strong remove, as a function of a set of operations.
+//!
+//! An [`AccessLog`] holds the access operations of one topic tree: a root topic and all topics below it. The verdict
+//! on each of them, and every role, depends on the set alone, never on the order of arrival.
+//!
+//! # The rules
+//! 1. **Past.** The past of an operation is what its parents lead to. A removal has also *seen* the access operations
+//!    that its `keeps` lead to: an operation in a topic cannot have one of a topic below as parent, so this is how a
+//!    removal says what it knew of the topics below.
+//! 2. **Rights.** `CreateTopic`, `Grant` and `TransferOwnership` (for `to`, and admin for its author unless they
+//!    leave) give a right; so does creating a dataset. The highest unexpired one on a resource or above it counts.
+//! 3. **Removals** are `Revoke`, `TransferOwnership` (of its author) and `ReplaceKey` (of its author). A removal ends
+//!    every right of the user on its resource, and below unless `keep_below`, that was not given in knowledge of it. A
+//!    revocation ends no more than its author could take: an admin ends contributors and readers. Rights on datasets
+//!    below a topic count as a contributor's then. `ReplaceKey` passes the rights on its topic and below to the new
+//!    key instead; of several concurrent ones the lowest (lamport, id) does.
+//! 4. **Validity.** An operation is admitted when its author had the right by the valid operations of its past alone,
+//!    at the operation's time; what is not admitted is in no log. It counts when the author has the right by those of
+//!    its past that count, and has it still when every confirmed removal of the author (or of a key that theirs
+//!    replaces) is added that it did not know and that had not seen it. So a removed user's concurrent and backdated operations are void exactly where the removal took
+//!    the right, and who was authorised by them loses that authority.
+//! 5. **Removals against each other.** A removal threatens another when confirming it would make the other not count.
+//!    Removals are confirmed one by one, each after those in its past and those that threaten it. Where that is a
+//!    ring, the one whose author's right is the oldest comes first, ties by (lamport, id), and what threatens it is
+//!    void by it.
+//! 6. **Last owner.** When no permanent owner of the root topic is left, the highest (lamport, id) of the removals that
+//!    ended one is denied, and everything is judged anew. Every topic inherits the owners of the root, so that no
+//!    topic can lose its last one otherwise.
+//! 7. **Status.** After an archive (own or of a topic above) only looking, restoring, deleting and removals are
+//!    allowed; of concurrent archives and restores the highest (lamport, id) counts. Nothing is allowed after a delete.
+//!
+//! An operation on the rights of a dataset is admitted from anyone who may create datasets there or holds a right on
+//! it; whether it has an effect is judged with the dataset's creator at hand, see [`Subject::Dataset`]. So rights on
+//! topics never depend on content.
+//!
+//! Deliberately absent: content operations (see [`AccessLog::judge_content`] for their verdicts), parking, signatures
+//! (an [`Operation`] has been checked), the question whether a deleted topic still has active topics below (an
+//! operation cannot know of them; whoever submits it asks [`AccessLog::children`]), and the clock.
+
+mod causal;
+mod judge;
+mod resolve;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use causal::{Chains, Past, Place};
+use judge::View;
+
+use super::operation::{Body, Class, Operation, Resource, Role};
+use super::rules::Verb;
+use crate::id::{DatasetId, OpId, TopicId, UserId};
+use crate::limits;
+use crate::model::{Name, TopicStatus, Visibility};
+use crate::time::Timestamp;
+
+/// What the rules say of an operation in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It counts.
+    Valid,
+    /// Its author did not have the right, by the operations that count.
+    Denied(Denial),
+    /// A removal that its author did not know took the right.
+    Void {
+        /// The removal.
+        by: OpId,
+    },
+}
+
+impl Verdict {
+    /// Whether the operation counts.
+    pub const fn is_valid(&self) -> bool {
+        matches!(self, Self::Valid)
+    }
+}
+
+/// Why somebody may not do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denial {
+    /// The role is missing or too low.
+    #[error("{user} may not {verb}: {}", Roles { needed: *needed, has: *has })]
+    RoleNeeded {
+        /// Who.
+        user: UserId,
+        /// What they wanted.
+        verb: Verb,
+        /// The lowest role that may.
+        needed: Role,
+        /// The role they have there.
+        has: Option<Role>,
+    },
+    /// The topic, or one above it, is archived.
+    #[error("topic {0} is archived: restore it first")]
+    Archived(TopicId),
+    /// The topic, or one above it, is deleted.
+    #[error("topic {0} is deleted")]
+    Deleted(TopicId),
+    /// The root topic would be left without an owner.
+    #[error("it would leave topic {0} without an owner: make somebody else owner first")]
+    LastOwner(TopicId),
+    /// The topic does not count: the operation that created it does not.
+    #[error("topic {0} is not known")]
+    UnknownTopic(TopicId),
+}
+
+struct Roles {
+    needed: Role,
+    has: Option<Role>,
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "that needs the role {}, and they have ", self.needed)?;
+        match self.has {
+            Some(role) => write!(f, "{role}"),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// Why an operation is not in a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// These operations have to come first.
+    #[error("{} operations that it builds on are not known", .0.len())]
+    UnknownParents(Vec<OpId>),
+    /// It is a content operation.
+    #[error("a content operation is not part of the access log")]
+    NotAccess,
+    /// It belongs to another tree of topics.
+    #[error("it belongs to another tree of topics")]
+    OtherTree,
+    /// It breaks a rule of form that takes its parents to check.
+    #[error("the operation is invalid: {0}")]
+    Malformed(&'static str),
+    /// Its author did not have the right by its own past.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+}
+
+/// What an insertion did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inserted {
+    /// The verdict on the operation.
+    pub verdict: Verdict,
+    /// Other operations whose verdict is another now, in order of position.
+    pub changed: Vec<OpId>,
+    /// Whether the set of removals that count, or what they had seen, changed: content has to be judged anew.
+    pub removals_changed: bool,
+}
+
+/// A right in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GrantInForce {
+    /// On what.
+    pub resource: Resource,
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub role: Role,
+    /// Until when, by the time of the operations it allows.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A topic as the access operations leave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its id.
+    pub id: TopicId,
+    /// The topic above.
+    pub parent: Option<TopicId>,
+    /// Its name.
+    pub name: Name,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Its own status; that of the topics above also counts for what is allowed.
+    pub status: TopicStatus,
+    /// Whether the operation that created it counts.
+    pub is_valid: bool,
+    /// Time of the last valid access operation on its own fields.
+    pub updated_at: Timestamp,
+}
+
+/// What a right is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// A topic.
+    Topic(TopicId),
+    /// A dataset. Whoever asks knows of its creation.
+    Dataset {
+        /// Its id.
+        id: DatasetId,
+        /// The topic it is in.
+        topic: TopicId,
+        /// Who created it.
+        creator: UserId,
+        /// The access operations that its creation names as parents.
+        created_after: &'a [OpId],
+    },
+}
+
+impl Subject<'_> {
+    /// The topic, or the one that the dataset is in.
+    pub const fn topic(&self) -> TopicId {
+        match self {
+            Self::Topic(topic) | Self::Dataset { topic, .. } => *topic,
+        }
+    }
+}
+
+/// Index of an operation, by order of arrival.
+type Idx = usize;
+
+/// A right as an operation gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Given {
+    /// The operation.
+    op: Idx,
+    user: UserId,
+    resource: Resource,
+    role: Role,
+    expires_at: Option<Timestamp>,
+}
+
+/// A removal.
+#[derive(Debug, Clone, Copy)]
+struct Taking {
+    user: UserId,
+    resource: Resource,
+    below: bool,
+    /// The key that the rights pass to.
+    moves_to: Option<UserId>,
+}
+
+impl Taking {
+    fn of(op: &Operation) -> Option<Self> {
+        Some(match &op.body {
+            Body::Revoke { resource, user, keep_below } => {
+                Self { user: *user, resource: *resource, below: !keep_below, moves_to: None }
+            }
+            Body::TransferOwnership { resource, .. } => {
+                Self { user: op.author, resource: *resource, below: true, moves_to: None }
+            }
+            Body::ReplaceKey { new } => {
+                Self { user: op.author, resource: Resource::Topic(op.topic()), below: true, moves_to: Some(*new) }
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    op: Operation,
+    place: Place,
+    past: Past,
+    taking: Option<Taking>,
+}
+
+#[derive(Debug, Clone)]
+struct TopicNode {
+    create: Idx,
+    /// Itself, the topic above it, ... the root.
+    chain: Vec<TopicId>,
+    children: Vec<TopicId>,
+    /// Its access operations without one of the same topic after them.
+    heads: Vec<Idx>,
+    /// Archives, restores and deletes, by position.
+    status_ops: Vec<Idx>,
+}
+
+/// The access operations of one tree of topics, and what follows from them.
+#[derive(Debug, Clone, Default)]
+pub struct AccessLog {
+    nodes: Vec<Node>,
+    by_id: BTreeMap<OpId, Idx>,
+    /// By position.
+    order: BTreeMap<(u64, OpId), Idx>,
+    chains: Chains,
+    root: Option<TopicId>,
+    topics: BTreeMap<TopicId, TopicNode>,
+    /// Rights by the user they were given to, by position.
+    given_to: BTreeMap<UserId, Vec<Given>>,
+    /// Removals, and those of each user, by position.
+    takings: Vec<Idx>,
+    takings_of: BTreeMap<UserId, Vec<Idx>>,
+    /// Key replacements by the new key, by position.
+    moves_to: BTreeMap<UserId, Vec<Idx>>,
+    /// Operations that a removal names in `keeps` and that are not in the log: content, or not yet here.
+    awaited: BTreeSet<OpId>,
+    state: resolve::State,
+}
+
+impl AccessLog {
+    /// An empty log; the first operation to insert is the root's `CreateTopic`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A log of operations that were in one before, in any order in which parents come first, such as by position.
+    ///
+    /// # Errors
+    /// [`AccessError`] of the first operation whose form does not fit.
+    pub fn restore(ops: impl IntoIterator<Item = Operation>) -> Result<Self, AccessError> {
+        let mut log = Self::new();
+        for op in ops {
+            if !log.contains(&op.id()) {
+                log.place(op)?;
+            }
+        }
+        log.state = log.resolve();
+        Ok(log)
+    }
+
+    /// Adds an operation and judges it. One that is there already changes nothing.
+    ///
+    /// # Errors
+    /// [`AccessError`] when it is not for this log; [`AccessError::UnknownParents`] when it has to wait for others.
+    pub fn insert(&mut self, op: Operation) -> Result<Inserted, AccessError> {
+        if let Some(i) = self.by_id.get(&op.id()) {
+            let verdict = self.state.verdicts[*i];
+            return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: false });
+        }
+        self.check_form(&op)?;
+        self.admit(&op)?;
+        let was_awaited = self.awaited.contains(&op.id());
+        let i = self.place(op)?;
+        // Nothing has the new operation in its past; so only a removal, or the completion of what one had seen, can
+        // change the verdict on another.
+        let knows_all = self.nodes[i].past.len() + 1 == self.nodes.len();
+        if !was_awaited && (self.nodes[i].taking.is_none() || knows_all) {
+            let verdict = self.judge(&self.state, i);
+            self.state.verdicts[i] = verdict;
+            let is_removal = self.nodes[i].taking.is_some();
+            if !is_removal || !verdict.is_valid() {
+                return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: false });
+            }
+            let strength = self.strength(&self.state, i);
+            self.state.confirmed.insert(i, strength);
+            if self.has_owner(&self.state) {
+                return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: true });
+            }
+        }
+        let before = std::mem::take(&mut self.state);
+        self.state = self.resolve();
+        let is_changed = |other: &Idx| *other != i && before.verdicts[*other] != self.state.verdicts[*other];
+        let changed = self.order.values().filter(|other| is_changed(other)).map(|other| self.nodes[*other].op.id());
+        Ok(Inserted { verdict: self.state.verdicts[i], changed: changed.collect(), removals_changed: true })
+    }
+
+    /// Whether the operation's author had the right by its past alone.
+    fn admit(&self, op: &Operation) -> Result<(), AccessError> {
+        let past = self.closure(&op.parents)?;
+        // Removals outside of its past change the verdicts in it, and a removal may be denied for what it leaves.
+        if !op.body.is_removal() && self.takings.iter().all(|i| past.has(self.nodes[*i].place)) {
+            self.authorise(&self.state, &View::of(&past), op)?;
+            return Ok(());
+        }
+        let in_past = self.order.values().filter(|i| past.has(self.nodes[**i].place));
+        let mut trial = Self::restore(in_past.map(|i| self.nodes[*i].op.clone()))?;
+        let i = trial.place(op.clone())?;
+        match trial.resolve().verdicts[i] {
+            Verdict::Denied(denial) => Err(denial.into()),
+            Verdict::Valid | Verdict::Void { .. } => Ok(()),
+        }
+    }
+
+    /// Checks what can be checked of an operation when its parents are at hand.
+    fn check_form(&self, op: &Operation) -> Result<(), AccessError> {
+        let topic = op.topic();
+        let require = |holds: bool, rule| if holds { Ok(()) } else { Err(AccessError::Malformed(rule)) };
+        if op.class() != Class::Access {
+            return Err(AccessError::NotAccess);
+        }
+        let above = match &op.body {
+            Body::CreateTopic { parent, .. } => *parent,
+            _ => Some(topic),
+        };
+        let unknown = op.parents.iter().copied().chain(above.map(OpId::from)).filter(|id| !self.contains(id));
+        let unknown: BTreeSet<OpId> = unknown.collect();
+        if !unknown.is_empty() {
+            return Err(AccessError::UnknownParents(unknown.into_iter().collect()));
+        }
+        let Some(above) = above else {
+            return if self.root.is_some() { Err(AccessError::OtherTree) } else { Ok(()) };
+        };
+        let node = self.topics.get(&above).ok_or(AccessError::Malformed("what it names as its topic is none"))?;
+        let parents: Vec<&Node> = op.parents.iter().map(|id| &self.nodes[self.by_id[id]]).collect();
+        let created = self.nodes[node.create].place;
+        let knows = parents.iter().any(|parent| parent.place == created || parent.past.has(created));
+        require(knows, "its topic is not in its past")?;
+        let inside = parents.iter().all(|parent| node.chain.contains(&parent.op.topic()));
+        require(inside, "a parent is of another topic than its own and those above")?;
+        let lamport = parents.iter().map(|parent| parent.op.lamport).max().unwrap_or(0);
+        require(lamport.checked_add(1) == Some(op.lamport), "its lamport is not one more than its parents'")?;
+        require(parents.iter().all(|parent| parent.op.time <= op.time), "its time is before its parents'")?;
+        require(above == topic || node.chain.len() < limits::MAX_TOPIC_DEPTH, "it is more than 8 topics deep")?;
+        let named = match &op.body {
+            Body::Grant { resource, .. } | Body::Revoke { resource, .. } | Body::TransferOwnership { resource, .. } => {
+                Some(*resource)
+            }
+            _ => None,
+        };
+        match named {
+            Some(Resource::Topic(named)) => require(named == topic, "it names another topic than its own"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts an operation into the indexes, without judging it.
+    fn place(&mut self, op: Operation) -> Result<Idx, AccessError> {
+        self.check_form(&op)?;
+        let (taking, topic) = (Taking::of(&op), op.topic());
+        let parents: Vec<Idx> = op.parents.iter().map(|id| self.by_id[id]).collect();
+        let links: Vec<_> = parents.iter().map(|i| (self.nodes[*i].place, &self.nodes[*i].past)).collect();
+        let (at, past) = self.chains.add(&links);
+        let i = self.nodes.len();
+        if let Body::CreateTopic { parent, .. } = &op.body {
+            let mut chain = vec![topic];
+            match parent {
+                None => self.root = Some(topic),
+                Some(parent) => {
+                    let above = self.topics.get_mut(parent).expect("checked above");
+                    above.children.push(topic);
+                    chain.extend(&above.chain);
+                }
+            }
+            let node = TopicNode { create: i, chain, children: Vec::new(), heads: Vec::new(), status_ops: Vec::new() };
+            self.topics.insert(topic, node);
+        }
+        self.by_id.insert(op.id(), i);
+        self.order.insert(op.position(), i);
+        self.awaited.remove(&op.id());
+        self.awaited.extend(op.keeps.iter().filter(|id| !self.by_id.contains_key(*id)));
+        let nodes = &self.nodes;
+        let node = self.topics.get_mut(&topic).expect("checked above");
+        node.heads.retain(|head| !past.has(nodes[*head].place));
+        node.heads.push(i);
+        self.nodes.push(Node { op, place: at, past, taking });
+        self.index(i);
+        self.state.verdicts.push(Verdict::Valid);
+        Ok(i)
+    }
+
+    fn index(&mut self, i: Idx) {
+        let Node { op, taking, .. } = &self.nodes[i];
+        let (topic, taking) = (op.topic(), *taking);
+        let given = |user, resource, role, expires_at| Given { op: i, user, resource, role, expires_at };
+        let mut rights = Vec::new();
+        match &op.body {
+            Body::CreateTopic { .. } => {
+                rights.push(given(op.author, Resource::Topic(topic), Role::Owner, None));
+            }
+            Body::Grant { resource, user, role, expires_at } => {
+                rights.push(given(*user, *resource, *role, *expires_at));
+            }
+            Body::TransferOwnership { resource, to, leave } => {
+                rights.push(given(*to, *resource, Role::Owner, None));
+                if !leave {
+                    rights.push(given(op.author, *resource, Role::Admin, None));
+                }
+            }
+            _ => {}
+        }
+        let nodes = &self.nodes;
+        let position = |i: &Idx| nodes[*i].op.position();
+        let sorted = |list: &mut Vec<Idx>| {
+            let at = list.partition_point(|other| position(other) < position(&i));
+            list.insert(at, i);
+        };
+        if matches!(nodes[i].op.body, Body::ArchiveTopic | Body::RestoreTopic | Body::DeleteTopic { .. }) {
+            sorted(&mut self.topics.get_mut(&topic).expect("placed with its topic").status_ops);
+        }
+        for given in rights {
+            let list = self.given_to.entry(given.user).or_default();
+            let at = list.partition_point(|other| position(&other.op) <= position(&i));
+            list.insert(at, given);
+        }
+        if let Some(taking) = taking {
+            sorted(&mut self.takings);
+            sorted(self.takings_of.entry(taking.user).or_default());
+            if let Some(new) = taking.moves_to {
+                sorted(self.moves_to.entry(new).or_default());
+            }
+        }
+    }
+
+    fn closure(&self, heads: &[OpId]) -> Result<Past, AccessError> {
+        let unknown: Vec<OpId> = heads.iter().filter(|id| !self.contains(id)).copied().collect();
+        if !unknown.is_empty() {
+            return Err(AccessError::UnknownParents(unknown));
+        }
+        let heads = heads.iter().map(|id| &self.nodes[self.by_id[id]]);
+        Ok(Past::closure(heads.map(|node| (node.place, &node.past))))
+    }
+
+    /// Whether an operation is in the log.
+    pub fn contains(&self, id: &OpId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// Operations in the log.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The verdict on an operation; `None` when it is not in the log.
+    pub fn verdict(&self, id: &OpId) -> Option<Verdict> {
+        Some(self.state.verdicts[*self.by_id.get(id)?])
+    }
+
+    /// The operations and their verdicts, by position.
+    pub fn ops(&self) -> impl Iterator<Item = (&Operation, Verdict)> {
+        self.order.values().map(|i| (&self.nodes[*i].op, self.state.verdicts[*i]))
+    }
+
+    /// The topics, by id.
+    pub fn topics(&self) -> impl Iterator<Item = TopicId> + '_ {
+        self.topics.keys().copied()
+    }
+
+    /// The topics directly below one.
+    pub fn children(&self, topic: &TopicId) -> &[TopicId] {
+        self.topics.get(topic).map_or(&[], |node| &node.children)
+    }
+
+    /// The topic itself, the one above it, and so on to the root; empty when it is not known.
+    pub fn chain(&self, topic: &TopicId) -> &[TopicId] {
+        self.topics.get(topic).map_or(&[], |node| &node.chain)
+    }
+
+    /// Whether everything before `old` and they themselves are also before `new` or among them.
+    ///
+    /// # Errors
+    /// [`AccessError::UnknownParents`].
+    pub fn covers(&self, new: &[OpId], old: &[OpId]) -> Result<bool, AccessError> {
+        let past = self.closure(new)?;
+        self.closure(old)?;
+        Ok(old.iter().all(|id| past.has(self.nodes[self.by_id[id]].place)))
+    }
+
+    /// The access parents of a new operation in a topic, ascending: the operations that count, of the topic and those
+    /// above, that no other such one knows. With more of them than an operation may have parents, the highest.
+    pub fn heads_for(&self, topic: &TopicId) -> Vec<OpId> {
+        let mut kept = self.valid_heads(topic);
+        kept.truncate(limits::MAX_OP_PARENTS / 2);
+        let mut ids: Vec<OpId> = kept.into_iter().map(|i| self.nodes[i].op.id()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// By position, highest first.
+    fn valid_heads(&self, topic: &TopicId) -> Vec<Idx> {
+        let Some(node) = self.topics.get(topic) else { return Vec::new() };
+        let of_chain = || node.chain.iter().flat_map(|topic| &self.topics[topic].heads).copied();
+        // Usually every head counts; else what lies behind the ones that do not has to be looked at.
+        let mut candidates: Vec<Idx> = if of_chain().all(|i| self.state.is_valid(i)) {
+            of_chain().collect()
+        } else {
+            let inside = |i: &Idx| node.chain.contains(&self.nodes[*i].op.topic()) && self.state.is_valid(*i);
+            self.order.values().copied().filter(inside).collect()
+        };
+        candidates.sort_unstable_by_key(|i| std::cmp::Reverse(self.nodes[*i].op.position()));
+        let mut kept: Vec<Idx> = Vec::new();
+        for i in candidates {
+            if !kept.iter().any(|head| self.nodes[*head].past.has(self.nodes[i].place)) {
+                kept.push(i);
+            }
+        }
+        kept
+    }
+
+    /// The access operations of the topics below a topic that count and that no other such one of their topic knows,
+    /// ascending: what a removal on the topic has to name in its `keeps`, besides content, so as not to undo what is
+    /// there.
+    pub fn heads_below(&self, topic: &TopicId) -> Vec<OpId> {
+        let below = self.topics.iter().filter(|(id, node)| *id != topic && node.chain.contains(topic));
+        let heads: BTreeSet<Idx> = below.flat_map(|(id, _)| self.valid_heads(id)).collect();
+        let outside = |i: &Idx| self.topics[&self.nodes[*i].op.topic()].chain[1..].contains(topic);
+        let mut ids: Vec<OpId> = heads.into_iter().filter(outside).map(|i| self.nodes[i].op.id()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The lamport number and the earliest time of a new operation with these access parents.
+    ///
+    /// # Errors
+    /// [`AccessError::UnknownParents`].
+    pub fn after(&self, parents: &[OpId]) -> Result<(u64, Timestamp), AccessError> {
+        self.closure(parents)?;
+        let ops = || parents.iter().map(|id| &self.nodes[self.by_id[id]].op);
+        let lamport = ops().map(|op| op.lamport).max().unwrap_or(0).saturating_add(1);
+        Ok((lamport, ops().map(|op| op.time).max().unwrap_or_default()))
+    }
+
+    /// Whether a user may do something by everything that is known.
+    ///
+    /// # Errors
+    /// The [`Denial`].
+    pub fn may_now(&self, user: &UserId, verb: Verb, subject: Subject<'_>, time: Timestamp) -> Result<(), Denial> {
+        let all = self.chains.all();
+        self.may_in(&self.state, &View::of(&all), user, verb, subject, time).map(|_| ())
+    }
+
+    /// The role of a user by everything that is known.
+    pub fn role_now(&self, user: &UserId, subject: Subject<'_>, time: Timestamp) -> Option<Role> {
+        let all = self.chains.all();
+        self.role_in(&self.state, &View::of(&all), user, subject, time).map(|held| held.role)
+    }
+
+    /// The verdict on a content operation that names these access operations as parents. The `Err` is that it cannot
+    /// be in a log: its author did not have the right by what it names alone. `is_kept` says whether the operation can
+    /// be reached from the `keeps` of a removal.
+    ///
+    /// # Errors
+    /// [`AccessError::UnknownParents`] when a head is not known, [`AccessError::Denied`].
+    pub fn judge_content(
+        &self,
+        author: &UserId,
+        verb: Verb,
+        subject: Subject<'_>,
+        heads: &[OpId],
+        time: Timestamp,
+        mut is_kept: impl FnMut(&Operation) -> bool,
+    ) -> Result<Verdict, AccessError> {
+        let past = self.closure(heads)?;
+        let state = &self.state;
+        if self.takings.iter().all(|i| past.has(self.nodes[*i].place)) {
+            self.may_in(state, &View::of(&past), author, verb, subject, time)?;
+            return Ok(Verdict::Valid);
+        }
+        // What it names alone, without the removals that it did not know.
+        let in_past = self.order.values().filter(|i| past.has(self.nodes[**i].place));
+        let alone = Self::restore(in_past.map(|i| self.nodes[*i].op.clone()))?;
+        alone.may_in(&alone.state, &View::of(&alone.chains.all()), author, verb, subject, time)?;
+        if let Err(denial) = self.may_in(state, &View::of(&past), author, verb, subject, time) {
+            return Ok(Verdict::Denied(denial));
+        }
+        let unaware: Vec<Idx> = self
+            .removals_of(author)
+            .into_iter()
+            .filter(|i| state.is_valid(*i) && !past.has(self.nodes[*i].place) && !is_kept(&self.nodes[*i].op))
+            .collect();
+        let view = View { past: &past, extra: &unaware };
+        match (self.may_in(state, &view, author, verb, subject, time), unaware.first()) {
+            (Err(_), Some(first)) => Ok(Verdict::Void { by: self.nodes[*first].op.id() }),
+            _ => Ok(Verdict::Valid),
+        }
+    }
+
+    /// The rights in force on topics by everything that is known, expired ones included, ordered.
+    pub fn grants_in_force(&self) -> Vec<GrantInForce> {
+        let all = self.chains.all();
+        let view = View::of(&all);
+        let users: BTreeSet<UserId> = self.given_to.keys().chain(self.moves_to.keys()).copied().collect();
+        let held = users.iter().flat_map(|user| {
+            let rights = self.rights(&self.state, &view, user);
+            rights.into_iter().map(|held| GrantInForce {
+                resource: held.resource,
+                user: *user,
+                role: held.role,
+                expires_at: held.expires_at,
+            })
+        });
+        let set: BTreeSet<GrantInForce> = held.collect();
+        set.into_iter().collect()
+    }
+
+    /// A topic; `None` when its creation is not known.
+    pub fn topic_state(&self, topic: &TopicId) -> Option<TopicState> {
+        let node = self.topics.get(topic)?;
+        let create = &self.nodes[node.create].op;
+        let Body::CreateTopic { parent, name, visibility, .. } = &create.body else {
+            return None;
+        };
+        let past = self.chains.all();
+        let mut state = TopicState {
+            id: *topic,
+            parent: *parent,
+            name: name.clone(),
+            visibility: *visibility,
+            status: self.status_in(&self.state, &View::of(&past), topic),
+            is_valid: node.chain.iter().all(|topic| self.state.is_valid(self.topics[topic].create)),
+            updated_at: create.time,
+        };
+        for (op, _) in self.ops().filter(|(op, verdict)| op.topic() == *topic && verdict.is_valid()) {
+            match &op.body {
+                Body::SetVisibility { visibility } => state.visibility = *visibility,
+                Body::ArchiveTopic | Body::RestoreTopic | Body::DeleteTopic { .. } => {}
+                _ => continue,
+            }
+            state.updated_at = state.updated_at.max(op.time);
+        }
+        Some(state)
+    }
+}
