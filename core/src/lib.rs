@@ -13,6 +13,7 @@ pub mod hash;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod machine;
 pub mod model;
 pub mod op;
 pub mod port;
