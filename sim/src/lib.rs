@@ -3,5 +3,6 @@
 
 pub mod fuzz;
 pub mod memory;
+pub mod net;
 pub mod reference;
 pub mod rng;

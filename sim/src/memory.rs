@@ -1,11 +1,17 @@
-//! The catalog in memory: what a store must do, in the fewest words. The reference of the conformance suite.
+//! The catalog and the chunk store in memory: what a store must do, in the fewest words. The reference of the
+//! conformance suites.
 //!
-//! A snapshot shares the maps of the catalog until the next write to a table copies that one.
+//! A snapshot shares the maps of the catalog until the next write to a table copies that one. A chunk is held in two
+//! maps, that of the durable ones and that of those that a crash would lose.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bib_core::port::{Catalog, CatalogRead, CatalogTxn, KeyRange, Order, StoreError, Table, Visit};
+use bib_core::chunk::Chunk;
+use bib_core::id::ChunkId;
+use bib_core::port::{
+    Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreStats, KeyRange, Order, StoreError, Table, Visit,
+};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -172,6 +178,140 @@ impl CatalogTxn for Txn<'_> {
     }
 }
 
+/// A chunk store that lives as long as its value.
+#[derive(Debug, Default)]
+pub struct MemoryChunkStore(Mutex<Chunks>);
+
+#[derive(Debug, Default)]
+struct Chunks {
+    durable: BTreeMap<ChunkId, Chunk>,
+    pending: BTreeMap<ChunkId, Chunk>,
+    /// Encoded bytes that fit in; `None` = any number.
+    capacity: Option<u64>,
+    stored_bytes: u64,
+    raw_bytes: u64,
+    flushes: u64,
+    read_only: bool,
+}
+
+impl Chunks {
+    fn find(&self, id: &ChunkId) -> Option<&Chunk> {
+        self.pending.get(id).or_else(|| self.durable.get(id))
+    }
+
+    fn recount(&mut self) {
+        let all = || self.durable.values().chain(self.pending.values());
+        self.stored_bytes = all().map(|chunk| chunk.encoded().len() as u64).sum();
+        self.raw_bytes = all().map(|chunk| u64::from(chunk.len())).sum();
+    }
+}
+
+impl MemoryChunkStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store that is full at so many encoded bytes.
+    pub fn with_capacity(bytes: u64) -> Self {
+        Self(Mutex::new(Chunks { capacity: Some(bytes), ..Chunks::default() }))
+    }
+
+    fn chunks(&self) -> MutexGuard<'_, Chunks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes how many encoded bytes fit in.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.chunks().capacity = bytes;
+    }
+
+    /// Loses what was not made durable, as a power cut does, and starts again.
+    pub fn crash(&self) {
+        let mut chunks = self.chunks();
+        chunks.pending.clear();
+        chunks.read_only = false;
+        chunks.recount();
+    }
+
+    /// Closes the store for writing, as a failed write does.
+    pub fn fail(&self) {
+        self.chunks().read_only = true;
+    }
+
+    /// Ids of all chunks held, ascending.
+    pub fn ids(&self) -> Vec<ChunkId> {
+        let chunks = self.chunks();
+        let mut ids: Vec<ChunkId> = chunks.durable.keys().chain(chunks.pending.keys()).copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Ids of the chunks that a crash keeps, ascending.
+    pub fn durable_ids(&self) -> Vec<ChunkId> {
+        self.chunks().durable.keys().copied().collect()
+    }
+
+    /// Forgets a chunk, as a collection of garbage does; returns whether it was held.
+    pub fn remove(&self, id: &ChunkId) -> bool {
+        let mut chunks = self.chunks();
+        let held = chunks.pending.remove(id).is_some() | chunks.durable.remove(id).is_some();
+        chunks.recount();
+        held
+    }
+}
+
+impl ChunkStore for MemoryChunkStore {
+    fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        Ok(self.chunks().find(id).is_some())
+    }
+
+    fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
+        Ok(self.chunks().find(id).cloned())
+    }
+
+    fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {
+        let mut chunks = self.chunks();
+        if chunks.read_only {
+            return Err(StoreError::ReadOnly("an earlier write failed".to_owned()));
+        }
+        if chunks.find(&chunk.id()).is_some() {
+            return Ok(false);
+        }
+        let stored_bytes = chunks.stored_bytes + chunk.encoded().len() as u64;
+        if chunks.capacity.is_some_and(|capacity| stored_bytes > capacity) {
+            return Err(StoreError::Full("the simulated disk".to_owned()));
+        }
+        chunks.stored_bytes = stored_bytes;
+        chunks.raw_bytes += u64::from(chunk.len());
+        chunks.pending.insert(chunk.id(), chunk.clone());
+        Ok(true)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let mut chunks = self.chunks();
+        if chunks.read_only {
+            return Err(StoreError::ReadOnly("an earlier write failed".to_owned()));
+        }
+        chunks.flushes += 1;
+        let mut pending = std::mem::take(&mut chunks.pending);
+        chunks.durable.append(&mut pending);
+        Ok(())
+    }
+
+    fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
+        let chunks = self.chunks();
+        Ok(ChunkStoreStats {
+            n_chunks: (chunks.durable.len() + chunks.pending.len()) as u64,
+            stored_bytes: chunks.stored_bytes,
+            raw_bytes: chunks.raw_bytes,
+            n_segments: 1,
+            fsyncs: chunks.flushes,
+            written_bytes: chunks.stored_bytes,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::{Bound, ControlFlow};
@@ -242,5 +382,36 @@ mod tests {
         assert_eq!(keys((Bound::Excluded(b"a"), Bound::Unbounded), Order::Ascending), "bc");
         assert_eq!(keys((Bound::Included(b"c"), Bound::Excluded(b"a")), Order::Ascending), "");
         assert_eq!(keys((Bound::Excluded(b"a"), Bound::Excluded(b"a")), Order::Ascending), "");
+    }
+
+    #[test]
+    fn crash_keeps_what_was_flushed() {
+        let store = MemoryChunkStore::new();
+        let (first, second) = (Chunk::from_raw(b"first".to_vec()), Chunk::from_raw(b"second".to_vec()));
+        assert!(store.put(&first).unwrap());
+        assert!(!store.put(&first).unwrap());
+        store.flush().unwrap();
+        assert!(store.put(&second).unwrap());
+        assert_eq!(store.get(&second.id()).unwrap(), Some(second.clone()));
+        store.crash();
+        assert_eq!(store.get(&first.id()).unwrap(), Some(first.clone()));
+        assert!(!store.has(&second.id()).unwrap());
+        assert_eq!(store.stats().unwrap().raw_bytes, 5);
+        assert_eq!(store.ids(), store.durable_ids());
+        assert!(store.remove(&first.id()) && !store.remove(&first.id()));
+    }
+
+    #[test]
+    fn full_store_says_so_and_keeps_what_it_has() {
+        let store = MemoryChunkStore::with_capacity(6);
+        let (first, second) = (Chunk::from_raw(b"first".to_vec()), Chunk::from_raw(b"second".to_vec()));
+        store.put(&first).unwrap();
+        assert!(matches!(store.put(&second), Err(StoreError::Full(_))));
+        store.flush().unwrap();
+        assert_eq!(store.durable_ids(), [first.id()]);
+        store.set_capacity(None);
+        store.put(&second).unwrap();
+        store.fail();
+        assert!(matches!(store.flush(), Err(StoreError::ReadOnly(_))));
     }
 }
