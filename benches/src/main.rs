@@ -1,3 +1,3 @@
-//! The command line of bib.
+//! Measurements.
 
 fn main() {}

@@ -1,0 +1,154 @@
+//! Processes that do not outlive the lab, and what they did and cost.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+use super::alive;
+use super::figures::{self, Usage};
+use crate::failure::{During, Failure, Result};
+
+/// A command that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout, as it is.
+    pub out: Vec<u8>,
+    /// The same as text.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+    /// From its start to its end.
+    pub elapsed: Duration,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+impl Ran {
+    /// Itself, if it ended well.
+    ///
+    /// # Errors
+    /// When it did not, with all it said.
+    pub fn ok(self) -> Result<Self> {
+        if self.code == Some(0) { Ok(self) } else { Err(Failure(format!("bib failed: {self:#?}"))) }
+    }
+
+    /// Stdout as one JSON value.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout).during(format!("{self:#?}"))
+    }
+
+    /// Stdout as lines of JSON.
+    ///
+    /// # Errors
+    /// When a line is none.
+    pub fn json_lines(&self) -> Result<Vec<Value>> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).during(line)).collect()
+    }
+}
+
+/// A process that is killed when it is dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+impl Running {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let child = command.spawn().during(format!("start {}", command.get_program().display()))?;
+        alive().pids.insert(child.id());
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("a process without a number")?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).during("open a process")?;
+        Ok(Self { child, pidfd })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process, for its pipes.
+    pub const fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits for its end, at most for `within`; `None` when it still runs.
+    ///
+    /// # Errors
+    /// When the kernel cannot say.
+    pub fn ended(&mut self, within: Duration) -> Result<Option<(ExitStatus, Usage)>> {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: within.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        if poll(&mut fds, Some(&timeout)).during("wait for a process")? == 0 {
+            return Ok(None);
+        }
+        // It is gone but not yet forgotten.
+        let usage = figures::usage(self.pid()).unwrap_or_default();
+        let status = self.child.wait().during("wait for a process")?;
+        alive().pids.remove(&self.child.id());
+        Ok(Some((status, usage)))
+    }
+
+    /// Kills it at once, as a power cut would, and waits for its end.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        alive().pids.remove(&self.child.id());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it cannot be started or hangs.
+pub fn finish(mut command: Command, stdin: &[u8]) -> Result<Ran> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let start = Instant::now();
+    let mut running = Running::start(&mut command)?;
+    let child = running.child();
+    let (mut out, mut err, input) = (child.stdout.take(), child.stderr.take(), child.stdin.take());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| out.as_mut().map(|pipe| pipe.read_to_end(&mut stdout)));
+        scope.spawn(|| err.as_mut().map(|pipe| pipe.read_to_end(&mut stderr)));
+        // A command that fails early does not read it all.
+        scope.spawn(|| input.map(|mut pipe| pipe.write_all(stdin)));
+        let ended = running.ended(PATIENCE);
+        running.kill();
+        ended
+    })?;
+    let elapsed = start.elapsed();
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    let Some((status, usage)) = ended else {
+        return Err(Failure(format!("{command:?} did not end within {} s: {stderr}", PATIENCE.as_secs())));
+    };
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    Ok(Ran { code: status.code(), out: stdout, stdout: text, stderr, elapsed, usage })
+}
