@@ -1,1 +1,7 @@
-//! The embeddable node of bib.
+//! The node of bib as a library: `bibd` is this with arguments around it, and another program can hold a node in the
+//! same way.
+
+pub mod config;
+pub mod identity;
+pub mod logging;
+pub mod runtime;

@@ -1,0 +1,249 @@
+//! The configuration as ready values.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use bib_core::api::socket::{SYSTEM_SOCKET, user_socket};
+use bib_core::chunker::ChunkerParams;
+use bib_core::id::UserId;
+use bib_core::wire::message::NodeMode;
+use libp2p::Multiaddr;
+
+use super::budget::MIN_MEMORY;
+use super::layer::{ConfigError, Layers, Setting, Value, parse_size};
+
+/// Bytes of a node's name.
+const MAX_NAME_LEN: usize = 128;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What `auto` stands for: facts of the process, given by whoever starts the node.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The environment.
+    pub vars: Vec<(String, String)>,
+    /// The user that the process runs as.
+    pub uid: u32,
+    /// The name of the machine.
+    pub host_name: String,
+}
+
+impl Surroundings {
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        let found = self.vars.iter().find(|(known, value)| known == name && !value.is_empty());
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The folder that a variable names, or one below the home folder.
+    fn dir(&self, name: &str, below_home: &str) -> Option<PathBuf> {
+        let absolute = |name| self.var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        absolute(name).or_else(|| absolute("HOME").map(|home| home.join(below_home)))
+    }
+
+    /// The configuration file of the user.
+    pub fn user_file(&self) -> Option<PathBuf> {
+        self.dir("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("bib").join("bibd.toml"))
+    }
+}
+
+/// The configuration of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What people see.
+    pub name: String,
+    /// How it takes part.
+    pub mode: NodeMode,
+    /// Ceiling of the memory, in bytes.
+    pub memory: u64,
+    /// Least important messages that are logged.
+    pub log_level: log::LevelFilter,
+    /// How they look.
+    pub log_format: LogFormat,
+    /// Where everything is.
+    pub data_dir: PathBuf,
+    /// Bytes that the chunk store may take; `None` = 80 % of the file system.
+    pub max_bytes: Option<u64>,
+    /// Bytes of the file system that stay free.
+    pub min_free: u64,
+    /// How new datasets are cut.
+    pub chunker: ChunkerParams,
+    /// Where to listen for peers.
+    pub listen: Vec<Multiaddr>,
+    /// Whom to stay connected to.
+    pub peers: Vec<Multiaddr>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Operators besides root and the node's own user.
+    pub admins: BTreeSet<UserId>,
+    /// All settings with their origins.
+    pub settings: Vec<Setting>,
+}
+
+fn wrong(setting: &Setting, fault: impl Into<String>) -> ConfigError {
+    ConfigError::Value { at: setting.origin.clone(), key: setting.key.to_owned(), fault: fault.into() }
+}
+
+fn text(setting: &Setting) -> Result<&str, ConfigError> {
+    match &setting.value {
+        Value::Text(text) => Ok(text),
+        Value::List(_) => Err(wrong(setting, "one value is expected, not a list")),
+    }
+}
+
+fn size(setting: &Setting) -> Result<u64, ConfigError> {
+    parse_size(text(setting)?).map_err(|fault| wrong(setting, fault))
+}
+
+fn list<T>(setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
+    let Value::List(items) = &setting.value else { return Err(wrong(setting, "a list is expected")) };
+    items.iter().map(|item| parse(item).map_err(|fault| wrong(setting, fault))).collect()
+}
+
+fn address(text: &str) -> Result<Multiaddr, String> {
+    let text: String = text.chars().take(512).collect();
+    text.parse().map_err(|error| format!("`{text}` is not a multiaddr such as /ip4/192.168.1.20/tcp/4001: {error}"))
+}
+
+impl Config {
+    /// Makes values of the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the setting that cannot be used and where it comes from.
+    pub fn resolve(layers: &Layers, around: &Surroundings) -> Result<Self, ConfigError> {
+        let setting = |key| layers.setting(key);
+        let name = match text(setting("node.name"))? {
+            "auto" if around.host_name.is_empty() => "bib".to_owned(),
+            "auto" => around.host_name.chars().take(MAX_NAME_LEN / 4).collect(),
+            name if name.len() > MAX_NAME_LEN || name.chars().any(char::is_control) => {
+                return Err(wrong(setting("node.name"), "a name has at most 128 bytes and no control characters"));
+            }
+            name => name.to_owned(),
+        };
+        let mode = match text(setting("node.mode"))? {
+            "full" => NodeMode::Full,
+            other => {
+                let fault = format!("the mode `{other}` is not in this build of bibd; it has `full`");
+                return Err(wrong(setting("node.mode"), fault));
+            }
+        };
+        let memory = size(setting("limits.memory"))?;
+        if memory < MIN_MEMORY {
+            return Err(wrong(setting("limits.memory"), "bibd needs at least 32MiB"));
+        }
+        let log_level = match text(setting("log.level"))? {
+            "error" => log::LevelFilter::Error,
+            "warn" => log::LevelFilter::Warn,
+            "debug" => log::LevelFilter::Debug,
+            "trace" => log::LevelFilter::Trace,
+            _ => log::LevelFilter::Info,
+        };
+        let log_format = if text(setting("log.format"))? == "json" { LogFormat::Json } else { LogFormat::Text };
+        let data_dir = match text(setting("storage.data_dir"))? {
+            "auto" if around.uid == 0 => PathBuf::from("/var/lib/bib"),
+            "auto" => around.dir("XDG_DATA_HOME", ".local/share").map(|dir| dir.join("bib")).ok_or_else(|| {
+                ConfigError::Environment("neither XDG_DATA_HOME nor HOME says where the data belongs".to_owned())
+            })?,
+            path => PathBuf::from(path),
+        };
+        let max_bytes = match text(setting("storage.max_bytes"))? {
+            "auto" => None,
+            _ => Some(size(setting("storage.max_bytes"))?),
+        };
+        let average = setting("storage.chunk_avg");
+        let chunker = u32::try_from(size(average)?)
+            .ok()
+            .filter(|avg| (4 << 10..=256 << 10).contains(avg))
+            .map(ChunkerParams::with_average)
+            .filter(ChunkerParams::is_valid)
+            .ok_or_else(|| wrong(average, "an even number of bytes from 4KiB to 256KiB is expected"))?;
+        let socket = match text(setting("control.socket"))? {
+            "auto" if around.uid == 0 => PathBuf::from(SYSTEM_SOCKET),
+            "auto" => user_socket(around.var("XDG_RUNTIME_DIR").map(AsRef::as_ref), around.uid),
+            path => PathBuf::from(path),
+        };
+        let user = |text: &str| text.parse::<UserId>().map_err(|error| error.to_string());
+        Ok(Self {
+            name,
+            mode,
+            memory,
+            log_level,
+            log_format,
+            data_dir,
+            max_bytes,
+            min_free: size(setting("storage.min_free"))?,
+            chunker,
+            listen: list(setting("p2p.listen"), address)?,
+            peers: list(setting("p2p.peers"), address)?,
+            socket,
+            admins: list(setting("access.admins"), user)?.into_iter().collect(),
+            settings: layers.settings().to_vec(),
+        })
+    }
+
+    /// Keys whose values differ, with whether the new one waits for the next start.
+    pub fn changes(&self, next: &Self) -> Vec<&'static str> {
+        let pairs = self.settings.iter().zip(&next.settings);
+        pairs.filter(|(old, new)| old.value != new.value).map(|(old, _)| old.key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn around(uid: u32) -> Surroundings {
+        let vars = [("HOME", "/home/ann"), ("XDG_RUNTIME_DIR", "/run/user/7")];
+        let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Surroundings { vars, uid, host_name: "attic".to_owned() }
+    }
+
+    fn resolve(text: &str) -> Result<Config, ConfigError> {
+        let mut layers = Layers::built_in();
+        layers.add_file(text, "f").unwrap();
+        Config::resolve(&layers, &around(7))
+    }
+
+    #[test]
+    fn automatic_values_follow_the_user() {
+        let user = resolve("").unwrap();
+        assert_eq!(user.name, "attic");
+        assert_eq!(user.data_dir, PathBuf::from("/home/ann/.local/share/bib"));
+        assert_eq!(user.socket, PathBuf::from("/run/user/7/bib/bibd.sock"));
+        assert_eq!((user.memory, user.max_bytes, user.chunker), (128 << 20, None, ChunkerParams::default()));
+        let root = Config::resolve(&Layers::built_in(), &around(0)).unwrap();
+        assert_eq!(root.data_dir, PathBuf::from("/var/lib/bib"));
+        assert_eq!(root.socket, PathBuf::from(SYSTEM_SOCKET));
+        let nobody = Config::resolve(&Layers::built_in(), &Surroundings { uid: 7, ..Surroundings::default() });
+        assert!(nobody.unwrap_err().to_string().contains("HOME"));
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_name_their_line() {
+        let refused = |text: &str| resolve(text).unwrap_err().to_string();
+        assert_eq!(
+            refused("node.mode = 'proxy'"),
+            "f:1: node.mode: the mode `proxy` is not in this build of bibd; it has `full`"
+        );
+        assert!(refused("\nlimits.memory = '1MiB'").starts_with("f:2: limits.memory: bibd needs at least"));
+        assert!(refused("storage.chunk_avg = '1MiB'").contains("from 4KiB to 256KiB"));
+        assert!(refused("storage.chunk_avg = 4097").contains("even number"));
+        assert!(refused("p2p.listen = ['0.0.0.0:4001']").contains("is not a multiaddr"));
+        assert!(refused("access.admins = ['bob']").contains("`bob` is not a UserId"));
+        assert!(refused("node.name = \"a\\nb\"").contains("control characters"));
+    }
+
+    #[test]
+    fn changes_name_the_keys() {
+        let (old, new) = (resolve("").unwrap(), resolve("node.name = 'b'\nlog.level = 'warn'").unwrap());
+        assert_eq!(old.changes(&new), ["log.level", "node.name"]);
+        assert!(old.changes(&old).is_empty());
+    }
+}

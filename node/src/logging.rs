@@ -1,0 +1,152 @@
+//! The log of `bibd`: one line for each message on stderr, values as `key=value` fields behind it.
+//!
+//! Invariant: a message is one line, whatever a peer or a user put into its values.
+//!
+//! Deliberately absent: files and rotation; who keeps logs reads stderr.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::kv::{Key, Value, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::config::{Config, LogFormat};
+use crate::runtime::timestamp;
+
+/// Libraries below speak of what is routine for them as if it were news: they are heard one level later.
+const QUIET: [&str; 9] =
+    ["libp2p", "multistream", "yamux", "netlink", "if_watch", "polling", "async_io", "redb", "snow"];
+
+static JSON: AtomicBool = AtomicBool::new(false);
+
+struct Stderr;
+
+/// Takes the log of this process; a second call changes nothing but level and form.
+pub fn init(config: &Config) {
+    // Another logger of an embedding program stays.
+    let _ = log::set_logger(&Stderr);
+    apply(config);
+}
+
+/// Uses the level and the form of a configuration from now on.
+pub fn apply(config: &Config) {
+    JSON.store(config.log_format == LogFormat::Json, Ordering::Relaxed);
+    log::set_max_level(config.log_level);
+}
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let max = log::max_level();
+        if QUIET.iter().any(|name| metadata.target().starts_with(name)) {
+            let quieter = match max {
+                LevelFilter::Trace => LevelFilter::Debug,
+                LevelFilter::Debug => LevelFilter::Info,
+                _ => LevelFilter::Error,
+            };
+            return metadata.level() <= quieter;
+        }
+        metadata.level() <= max
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut line = if JSON.load(Ordering::Relaxed) { json(record) } else { text(record) };
+        line.push('\n');
+        // There is nowhere to say that nothing can be said.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn text(record: &Record<'_>) -> String {
+    let level = match record.level() {
+        Level::Error => "ERROR",
+        Level::Warn => "WARN ",
+        Level::Info => "INFO ",
+        Level::Debug => "DEBUG",
+        Level::Trace => "TRACE",
+    };
+    let mut line = format!("{} {level} {}", timestamp(), one_line(&record.args().to_string()));
+    // A field that cannot be shown is left out.
+    let _ = record.key_values().visit(&mut Fields(|key: &str, value: String| {
+        let plain = !value.is_empty() && value.chars().all(|c| c.is_alphanumeric() || "._-:/+@~%".contains(c));
+        let shown = if plain { value } else { format!("{value:?}") };
+        let _ = write!(line, " {key}={shown}");
+    }));
+    line
+}
+
+fn json(record: &Record<'_>) -> String {
+    let level = record.level().as_str().to_ascii_lowercase();
+    let mut line = format!(r#"{{"time":"{}","level":"{level}","message":"#, timestamp());
+    quote(&record.args().to_string(), &mut line);
+    let _ = record.key_values().visit(&mut Fields(|key: &str, value: String| {
+        line.push(',');
+        quote(key, &mut line);
+        line.push(':');
+        quote(&value, &mut line);
+    }));
+    line.push('}');
+    line
+}
+
+struct Fields<F>(F);
+
+impl<'kvs, F: FnMut(&str, String)> VisitSource<'kvs> for Fields<F> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        (self.0)(key.as_str(), value.to_string());
+        Ok(())
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn quote(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(render: fn(&Record<'_>) -> String) -> String {
+        let fields = [("peer", "12D3"), ("why", "a \"bad\"\nframe")];
+        let line = render(
+            &Record::builder()
+                .args(format_args!("session ended\nERROR forged"))
+                .level(Level::Warn)
+                .key_values(&fields)
+                .build(),
+        );
+        line[20..].trim_start().to_owned()
+    }
+
+    #[test]
+    fn a_message_is_one_line_with_its_fields() {
+        assert_eq!(shown(text), "WARN  session ended\u{fffd}ERROR forged peer=12D3 why=\"a \\\"bad\\\"\\nframe\"");
+    }
+
+    #[test]
+    fn json_lines_are_json() {
+        let line = shown(json);
+        assert!(!line.contains('\n'));
+        assert!(line.ends_with(r#""level":"warn","message":"session ended\u000aERROR forged","peer":"12D3","why":"a \"bad\"\u000aframe"}"#), "{line}");
+    }
+}
