@@ -3,8 +3,11 @@
 //!
 //! Figures come from `/proc`, so all of this is for Linux. Nothing here ships.
 
+pub mod budget;
 pub mod failure;
 pub mod generate;
 pub mod lab;
+pub mod same;
+pub mod show;
 
 pub use failure::{Failure, Result};

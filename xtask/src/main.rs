@@ -1,7 +1,11 @@
 //! Developer verbs: `cargo xtask <verb>`. They need nothing but Rust and a C compiler.
 
+mod demo;
+mod plain_blake3;
 mod process;
 mod rules;
+mod size;
+mod supervise;
 mod verify;
 
 use std::process::ExitCode;
@@ -18,10 +22,23 @@ struct Args {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Verb {
+    Demo(Demo),
     Test(Test),
     Verify(Verify),
     Fix(Fix),
+    Budget(Budget),
+    Sim(Sim),
+    Size(Size),
     Fuzz(Fuzz),
+}
+
+/// Takes one real dataset all the way between three nodes, and says what it measured.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "demo")]
+struct Demo {
+    /// build what ships instead of what is quick to build
+    #[argh(switch)]
+    release: bool,
 }
 
 /// Everything that must hold, as CI runs it.
@@ -39,6 +56,33 @@ struct Verify {}
 #[argh(subcommand, name = "fix")]
 struct Fix {}
 
+/// Measures the numbers that the README shows, on release builds; takes some minutes and some GiB in the folder for
+/// temporary files.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "budget")]
+struct Budget {
+    /// measure only these, by name; `list` names all
+    #[argh(positional)]
+    only: Vec<String>,
+}
+
+/// Runs the simulation.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "sim")]
+struct Sim {
+    /// how many seeds (default 200)
+    #[argh(option, default = "200")]
+    seeds: u64,
+    /// only this seed
+    #[argh(option)]
+    seed: Option<u64>,
+}
+
+/// Sizes of the release binaries and the crates in the tree.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "size")]
+struct Size {}
+
 /// Runs the fuzz targets at length.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "fuzz")]
@@ -53,17 +97,27 @@ struct Fuzz {
 
 fn main() -> ExitCode {
     let args: Args = argh::from_env();
+    let starts_nodes = matches!(args.verb, Verb::Demo(_) | Verb::Budget(_));
+    if starts_nodes && !supervise::is_supervised() {
+        return supervise::supervise().unwrap_or_else(failed);
+    }
+    if starts_nodes {
+        supervise::clean_up_after_supervisor();
+    }
     let result = match args.verb {
+        Verb::Demo(args) => demo::run(args.release),
         Verb::Test(_) => verify::run().and_then(|()| verify::tests()),
         Verb::Verify(_) => verify::run(),
         Verb::Fix(_) => verify::fix(),
+        Verb::Budget(args) => verify::budget(&args.only),
+        Verb::Sim(args) => verify::sim(args.seeds, args.seed),
+        Verb::Size(_) => size::run(),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("xtask: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(failed, |()| ExitCode::SUCCESS)
+}
+
+fn failed(failure: bib_benches::Failure) -> ExitCode {
+    eprintln!("xtask: {failure}");
+    ExitCode::FAILURE
 }

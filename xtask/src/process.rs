@@ -3,12 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A failed step, as a sentence.
-pub type Failure = String;
+use bib_benches::failure::During;
+use bib_benches::{Failure, Result};
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// Where cargo builds: above the folder of this program.
+pub fn target_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe().during("find the own program")?;
+    let dir = program.parent().and_then(Path::parent).ok_or("this program lies in no folder")?;
+    Ok(dir.to_owned())
 }
 
 /// The cargo that runs this program.
@@ -19,19 +26,18 @@ pub fn cargo() -> Command {
 }
 
 /// Runs a step with its output shown.
-pub fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
+pub fn step(name: &str, command: &mut Command) -> Result<()> {
     eprintln!("── {name}");
-    let status = command.stdin(Stdio::null()).status().map_err(|error| format!("{name}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{name} failed ({status})")) }
+    let status = command.stdin(Stdio::null()).status().during(name)?;
+    if status.success() { Ok(()) } else { Err(Failure(format!("{name} failed ({status})"))) }
 }
 
 /// Runs a command and returns its standard output.
-pub fn output(command: &mut Command) -> Result<String, Failure> {
+pub fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
-    let out =
-        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|error| format!("{shown}: {error}"))?;
+    let out = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().during(&shown)?;
     if !out.status.success() {
-        return Err(format!("{shown} failed ({})", out.status));
+        return Err(Failure(format!("{shown} failed ({})", out.status)));
     }
-    String::from_utf8(out.stdout).map_err(|_| format!("{shown} printed something that is not UTF-8"))
+    String::from_utf8(out.stdout).during(shown)
 }

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bib_benches::failure::During;
+use bib_benches::{Failure, Result};
 use serde_json::Value;
 
-use crate::process::{Failure, cargo, output};
+use crate::process::{cargo, output};
 
 /// Crates in the default build of `bibd` and `bib` for Linux; raised on purpose, in the commit that needs it.
 const MAX_CRATES: usize = 330;
@@ -44,43 +46,49 @@ struct Package {
 }
 
 /// Checks all rules.
-pub fn check() -> Result<(), Failure> {
+pub fn check() -> Result<()> {
     eprintln!("── dependency rules");
+    let n_crates = n_crates()?;
+    eprintln!("   {n_crates} crates in the default build, none banned, all licences allowed");
+    Ok(())
+}
+
+/// How many crates the default build has, if all rules hold.
+pub fn n_crates() -> Result<usize> {
     let text = output(cargo().args(["metadata", "--locked", "--format-version", "1", "--filter-platform", &host()?]))?;
-    let metadata: Value = serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))?;
+    let metadata: Value = serde_json::from_str(&text).during("cargo metadata")?;
     let packages = packages(&metadata)?;
     let shipped = reachable(&metadata, &packages)?;
     let names: BTreeSet<&str> = shipped.iter().map(|id| packages[id].name.as_str()).collect();
     if let Some(banned) = BANNED.iter().find(|banned| names.contains(*banned)) {
-        return Err(format!("`{banned}` is in the default build: `cargo tree -i {banned}` says why"));
+        return Err(Failure(format!("`{banned}` is in the default build: `cargo tree -i {banned}` says why")));
     }
     for (vendor, room) in VENDORS {
         for package in packages.values().filter(|package| SHIPPED.contains(&package.name.as_str())) {
             if package.name != room && package.dependencies.contains(vendor) {
-                return Err(format!("`{vendor}` belongs to {room}, but {} depends on it", package.name));
+                return Err(Failure(format!("`{vendor}` belongs to {room}, but {} depends on it", package.name)));
             }
         }
     }
     for id in &shipped {
         let package = &packages[id];
         if !licence_is_allowed(&package.licence) {
-            return Err(format!("{} {} has the licence `{}`", package.name, package.version, package.licence));
+            return Err(Failure(format!("{} {} has the licence `{}`", package.name, package.version, package.licence)));
         }
     }
     if shipped.len() > MAX_CRATES {
-        return Err(format!("the default build has {} crates, {MAX_CRATES} are allowed", shipped.len()));
+        return Err(Failure(format!("the default build has {} crates, {MAX_CRATES} are allowed", shipped.len())));
     }
-    eprintln!("   {} crates in the default build, none banned, all licences allowed", shipped.len());
-    Ok(())
+    Ok(shipped.len())
 }
 
-fn host() -> Result<String, Failure> {
+fn host() -> Result<String> {
     let text = output(std::process::Command::new("rustc").arg("-vV"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("host: "));
-    line.map(str::to_owned).ok_or_else(|| "rustc does not name its host".to_owned())
+    line.map(str::to_owned).ok_or_else(|| Failure("rustc does not name its host".to_owned()))
 }
 
-fn packages(metadata: &Value) -> Result<BTreeMap<String, Package>, Failure> {
+fn packages(metadata: &Value) -> Result<BTreeMap<String, Package>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
     let package = |value: &Value| {
@@ -97,7 +105,7 @@ fn packages(metadata: &Value) -> Result<BTreeMap<String, Package>, Failure> {
 }
 
 /// Packages that the shipped ones link for this platform, themselves included.
-fn reachable(metadata: &Value, packages: &BTreeMap<String, Package>) -> Result<BTreeSet<String>, Failure> {
+fn reachable(metadata: &Value, packages: &BTreeMap<String, Package>) -> Result<BTreeSet<String>> {
     let nodes = metadata["resolve"]["nodes"].as_array().ok_or("cargo metadata resolves nothing")?;
     let edges: BTreeMap<&str, &Value> = nodes.iter().filter_map(|node| Some((node["id"].as_str()?, node))).collect();
     let roots = packages.iter().filter(|(_, package)| SHIPPED.contains(&package.name.as_str()));

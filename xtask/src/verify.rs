@@ -1,13 +1,17 @@
 //! The gate: what must hold before a change lands.
 
-use crate::process::{Failure, cargo, step};
+use std::process::Command;
+
+use bib_benches::Result;
+
+use crate::process::{cargo, root, step, target_dir};
 use crate::rules;
 
 /// Seconds that each fuzz target runs in the gate.
 const FUZZ_SECONDS: u64 = 3;
 
 /// The fast part; never writes to the sources.
-pub fn run() -> Result<(), Failure> {
+pub fn run() -> Result<()> {
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     rules::check()?;
     step(
@@ -29,14 +33,50 @@ pub fn run() -> Result<(), Failure> {
 }
 
 /// The test suites and the simulation.
-pub fn tests() -> Result<(), Failure> {
+pub fn tests() -> Result<()> {
     // The end-to-end tests start the binaries of other packages, which cargo does not build for them.
     step("binaries", cargo().args(["build", "--locked", "--quiet", "-p", "bib-node", "-p", "bib-cli"]))?;
     step("tests", cargo().args(["test", "--locked", "--workspace"]))
 }
 
+/// The figures of the README, on what ships.
+pub fn budget(only: &[String]) -> Result<()> {
+    step(
+        "release build",
+        cargo().args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--release",
+            "-p",
+            "bib-node",
+            "-p",
+            "bib-cli",
+            "-p",
+            "bib-benches",
+        ]),
+    )?;
+    let n_crates = rules::n_crates()?.to_string();
+    let release = target_dir()?.join("release");
+    let mut command = Command::new(release.join("bib-bench"));
+    command.current_dir(root()).arg("--programs").arg(&release).arg("--tools").arg(target_dir()?.join("tools"));
+    command.args(["--crates", &n_crates]).args(only);
+    step("measurements", &mut command)
+}
+
+/// The simulation over many seeds, or one again.
+pub fn sim(seeds: u64, seed: Option<u64>) -> Result<()> {
+    let mut command = cargo();
+    command.args(["run", "--locked", "--quiet", "-p", "bib-sim", "--bin", "bib-sim", "--"]);
+    match seed {
+        Some(seed) => command.args(["--seed", &seed.to_string()]),
+        None => command.args(["--seeds", &seeds.to_string()]),
+    };
+    step("simulation", &mut command)
+}
+
 /// The fuzz targets on their corpus.
-pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<(), Failure> {
+pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<()> {
     let seconds = seconds.to_string();
     let mut command = cargo();
     command.args(["run", "--locked", "--quiet", "-p", "bib-sim", "--bin", "bib-fuzz", "--"]);
@@ -48,7 +88,7 @@ pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<(), Failure> {
 }
 
 /// Mends what can be mended by a machine.
-pub fn fix() -> Result<(), Failure> {
+pub fn fix() -> Result<()> {
     step(
         "lints",
         cargo().args(["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]),

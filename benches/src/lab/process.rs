@@ -15,6 +15,8 @@ use crate::failure::{During, Failure, Result};
 
 /// A command that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How often the memory of a command is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a command did.
 #[derive(Debug)]
@@ -109,6 +111,18 @@ impl Running {
         Ok(Some((status, usage)))
     }
 
+    /// Waits for its end and looks at its memory on the way: the kernel forgets the peak of what has ended.
+    fn watch(&mut self, start: Instant) -> Result<Option<(ExitStatus, Usage)>> {
+        let mut peak_rss = 0;
+        while start.elapsed() < PATIENCE {
+            peak_rss = peak_rss.max(figures::usage(self.pid()).map_or(0, |usage| usage.peak_rss));
+            if let Some((status, usage)) = self.ended(LOOK_AGAIN)? {
+                return Ok(Some((status, Usage { peak_rss, ..usage })));
+            }
+        }
+        Ok(None)
+    }
+
     /// Kills it at once, as a power cut would, and waits for its end.
     pub fn kill(&mut self) {
         // It may have ended by itself.
@@ -140,7 +154,7 @@ pub fn finish(mut command: Command, stdin: &[u8]) -> Result<Ran> {
         scope.spawn(|| err.as_mut().map(|pipe| pipe.read_to_end(&mut stderr)));
         // A command that fails early does not read it all.
         scope.spawn(|| input.map(|mut pipe| pipe.write_all(stdin)));
-        let ended = running.ended(PATIENCE);
+        let ended = running.watch(start);
         running.kill();
         ended
     })?;
