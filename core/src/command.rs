@@ -46,6 +46,8 @@ pub enum OpOutcome {
     },
     /// It can never be taken.
     Refused(Refused),
+    /// It could have been taken, but another one of the same user's request was refused.
+    Undone,
 }
 
 /// Why an operation is not taken.

@@ -64,6 +64,20 @@ pub const MAX_PARKED_OPS: usize = 10_000;
 pub const MAX_PARKED_BYTES: usize = 16 << 20;
 /// How long an operation waits for its parents.
 pub const PARKED_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// Waiting operations that one command releases because their time has come; the next command goes on.
+pub const MAX_DUE_PER_COMMAND: usize = 1_024;
+/// Waiting operations, and pins, that one `Expire` forgets; the next one goes on.
+pub const MAX_EXPIRED_PER_COMMAND: usize = 10_000;
+/// How long staged content is kept for the operation that will name it.
+pub const STAGED_FOR: Duration = Duration::from_secs(86_400);
+/// Access operations that do not know each other and that one content operation knows, directly or through others.
+pub const MAX_FRONTIER: usize = 1_024;
+/// Void heads, and operations behind them, that are looked at for valid ones when a new operation asks for its parents.
+pub const MAX_VOID_HEADS: usize = 4_096;
+/// Entries of the catalog that one page of a scan for missing content looks at.
+pub const MAX_SCANNED: usize = 4_096;
+/// Most candidates that are named for an ambiguous reference.
+pub const MAX_CANDIDATES: usize = 8;
 /// How far the time of an operation or gossip message may lie ahead of, and gossip behind, the clock.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// How long a gossip message is remembered against replay.
@@ -91,6 +105,10 @@ pub const MAX_METADATA_KEYS: usize = 64;
 pub const MAX_METADATA_LEN: usize = 16 << 10;
 /// Bytes of a schema; below [`MAX_OP_LEN`] less the rest of an operation.
 pub const MAX_SCHEMA_LEN: usize = 48 << 10;
+/// Bytes of a topic, dataset or version in the catalog: what operations set in it, each within one operation.
+pub const MAX_RECORD_LEN: usize = 96 << 10;
+/// Bytes of the grants of one user on one resource in the catalog: one entry for each grant that is in force.
+pub const MAX_GRANTS_LEN: usize = 1 << 20;
 /// Bytes of a path inside a dataset.
 pub const MAX_DATASET_PATH_LEN: usize = 1_024;
 /// Patterns for paths in one request, each at most as long as a path.

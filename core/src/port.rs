@@ -60,7 +60,7 @@ pub enum Table {
     Grants,
     /// What is needed to merge field changes: winning position by (entity, field).
     Fields,
-    /// Roots that keep chunks: manifests staged by an ingest or held complete, by manifest id.
+    /// Roots that keep chunks: manifests that versions name, staged ones and those held complete, by manifest id.
     Pins,
     /// Transfers by version.
     Transfers,
@@ -68,10 +68,14 @@ pub enum Table {
     Peers,
     /// Bans and allows by subject.
     Bans,
+    /// Content operations by author and by what they are about, and what they know of the access log.
+    OpIndex,
+    /// Versions by (dataset, number, lamport, id).
+    VersionNumbers,
 }
 
 /// All tables, in the order of their numbers.
-pub const TABLES: [(Table, &str); 17] = [
+pub const TABLES: [(Table, &str); 19] = [
     (Table::Meta, "meta"),
     (Table::Ops, "ops"),
     (Table::OpOrder, "op_order"),
@@ -89,6 +93,8 @@ pub const TABLES: [(Table, &str); 17] = [
     (Table::Transfers, "transfers"),
     (Table::Peers, "peers"),
     (Table::Bans, "bans"),
+    (Table::OpIndex, "op_index"),
+    (Table::VersionNumbers, "version_numbers"),
 ];
 
 /// A range of keys.

@@ -5,6 +5,7 @@
 use crate::id::{DatasetId, ManifestId, OpId, TopicId, UserId, VersionId};
 use crate::model::Name;
 use crate::op::{Class, Resource};
+use crate::time::Timestamp;
 use crate::wire::message::OpKey;
 
 /// Bytes of a position (lamport, id) in a key.
@@ -63,6 +64,42 @@ pub fn tree_prefix(root: &TopicId) -> Vec<u8> {
     [b"tree".as_slice(), root.as_bytes()].concat()
 }
 
+/// `Meta`: number of access operations of a tree of topics.
+pub fn tree_revision(root: &TopicId) -> Vec<u8> {
+    [b"trev".as_slice(), root.as_bytes()].concat()
+}
+
+/// `Meta`: number of datasets of a topic, tombstones left out.
+pub fn dataset_count(topic: &TopicId) -> Vec<u8> {
+    [b"nds".as_slice(), topic.as_bytes()].concat()
+}
+
+/// `OpIndex`: a content operation by its author; the value is empty.
+pub fn op_by_author(topic: &TopicId, author: &UserId, at: OpKey) -> Vec<u8> {
+    position(ops_by_author(topic, author), at)
+}
+
+/// What the keys of all content operations of a user in a topic begin with.
+pub fn ops_by_author(topic: &TopicId, author: &UserId) -> Vec<u8> {
+    [b"a".as_slice(), topic.as_bytes(), author.as_bytes()].concat()
+}
+
+/// `OpIndex`: a content operation by the topic or dataset it is about; the value is empty.
+pub fn op_about(entity: &OpId, at: OpKey) -> Vec<u8> {
+    position(ops_about(entity), at)
+}
+
+/// What the keys of all content operations about a topic or dataset begin with.
+pub fn ops_about(entity: &OpId) -> Vec<u8> {
+    [b"s".as_slice(), entity.as_bytes()].concat()
+}
+
+/// `OpIndex`: the last access operations that a content operation knows of, where they are not just its parents; the
+/// value is their ids.
+pub fn op_frontier(id: &OpId) -> Vec<u8> {
+    [b"f".as_slice(), id.as_bytes()].concat()
+}
+
 /// `Parked`: an operation that waits.
 pub fn parked(topic: &TopicId, id: &OpId) -> Vec<u8> {
     [b"o".as_slice(), topic.as_bytes(), id.as_bytes()].concat()
@@ -73,7 +110,7 @@ pub fn parked_prefix(topic: &TopicId) -> Vec<u8> {
     [b"o".as_slice(), topic.as_bytes()].concat()
 }
 
-/// `Parked`: what an operation waits for; the value is the topic of the one that waits.
+/// `Parked`: one of those that an operation waits for; the value is the topic of the one that waits.
 pub fn waits_for(missing: &OpId, parked: &OpId) -> Vec<u8> {
     [b"w".as_slice(), missing.as_bytes(), parked.as_bytes()].concat()
 }
@@ -86,6 +123,30 @@ pub fn waits_prefix(missing: &OpId) -> Vec<u8> {
 /// `Parked`: number and bytes of the operations of a topic that wait.
 pub fn parked_figures(topic: &TopicId) -> Vec<u8> {
     [b"f".as_slice(), topic.as_bytes()].concat()
+}
+
+/// `Parked`: number and bytes of all operations that wait.
+pub const PARKED_TOTAL: &[u8] = b"n";
+
+/// `Parked`: when an operation that waits has to be looked at again; the value is its topic.
+pub fn parked_until(time: Timestamp, id: &OpId) -> Vec<u8> {
+    [b"t".as_slice(), &time_bytes(time), id.as_bytes()].concat()
+}
+
+/// What lies before the keys of all operations that are to be looked at again after a time.
+pub fn parked_after(time: Timestamp) -> Vec<u8> {
+    [b"t".as_slice(), &time_bytes(Timestamp(time.0.saturating_add(1)))].concat()
+}
+
+/// The operation in a key of [`parked_until`].
+pub fn parked_id(key: &[u8]) -> Option<OpId> {
+    OpId::from_slice(key.last_chunk::<32>()?)
+}
+
+/// A time so that earlier ones have lower bytes.
+fn time_bytes(time: Timestamp) -> [u8; 8] {
+    // The sign bit turned over puts the years before 1970 first.
+    (time.0.cast_unsigned() ^ (1 << 63)).to_be_bytes()
 }
 
 fn named(above: &[u8; 32], name: &Name) -> Vec<u8> {
@@ -118,9 +179,58 @@ pub fn dataset_name(topic: &TopicId, name: &Name, at: OpKey) -> Vec<u8> {
     position(dataset_name_prefix(topic, name), at)
 }
 
+/// What the keys of all datasets of a topic begin with.
+pub fn datasets_in(topic: &TopicId) -> Vec<u8> {
+    topic.as_bytes().to_vec()
+}
+
 /// `VersionOrder`: a version of a dataset; the value is its number as text.
 pub fn version_order(dataset: &DatasetId, at: OpKey) -> Vec<u8> {
     position(dataset.as_bytes().to_vec(), at)
+}
+
+/// What the keys of all versions of a dataset in `VersionOrder` begin with.
+pub fn versions_of(dataset: &DatasetId) -> Vec<u8> {
+    dataset.as_bytes().to_vec()
+}
+
+/// `VersionNumbers`: a version by its number; the value is 0 while it is active, else 1. Releases come behind
+/// pre-releases, so that the last key of a dataset is its highest release, where it has one.
+pub fn version_number(dataset: &DatasetId, number: &semver::Version, at: OpKey) -> Vec<u8> {
+    position(version_number_prefix(dataset, number), at)
+}
+
+/// What the keys of all versions of a dataset with a number begin with.
+pub fn version_number_prefix(dataset: &DatasetId, number: &semver::Version) -> Vec<u8> {
+    let mut key = numbers_within(dataset, number.pre.is_empty(), number.major, Some(number.minor));
+    key.extend_from_slice(&number.patch.to_be_bytes());
+    for part in number.pre.split('.').filter(|part| !part.is_empty()) {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            // Of two numbers without leading zeros the longer one is the higher.
+            key.push(1);
+            key.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
+            key.extend_from_slice(part.as_bytes());
+        } else {
+            key.push(2);
+            key.extend_from_slice(part.as_bytes());
+            key.push(0);
+        }
+    }
+    key.push(0);
+    key
+}
+
+/// What the keys of all releases (or pre-releases) of a dataset with a major and perhaps minor number begin with.
+pub fn numbers_within(dataset: &DatasetId, is_release: bool, major: u64, minor: Option<u64>) -> Vec<u8> {
+    let mut key = numbers_of(dataset, is_release);
+    key.extend_from_slice(&major.to_be_bytes());
+    key.extend(minor.into_iter().flat_map(u64::to_be_bytes));
+    key
+}
+
+/// What the keys of all releases (or pre-releases) of a dataset in `VersionNumbers` begin with.
+pub fn numbers_of(dataset: &DatasetId, is_release: bool) -> Vec<u8> {
+    [dataset.as_bytes().as_slice(), &[u8::from(is_release)]].concat()
 }
 
 fn resource(resource: &Resource) -> Vec<u8> {
@@ -176,6 +286,27 @@ mod tests {
         let key = op_order(&TopicId::from_bytes([1; 32]), Class::Content, at);
         assert_eq!(position_of(&key), Some(at));
         assert_eq!(position_of(&key[..20]), None);
+    }
+
+    #[test]
+    fn keys_of_numbers_are_in_the_order_of_precedence() {
+        let dataset = DatasetId::from_bytes([1; 32]);
+        let key = |text: &str| version_number_prefix(&dataset, &text.parse().unwrap());
+        let pre = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.9", "1.0.0-alpha.10", "1.0.0-alpha.a", "1.0.0-b"];
+        let more = ["1.0.0-b-c", "1.0.1-1", "2.0.0-x", "0.9.9", "1.0.0", "1.0.10", "1.2.0", "10.0.0"];
+        let keys: Vec<_> = pre.iter().chain(&more).map(|text| key(text)).collect();
+        assert!(keys.is_sorted());
+        for (i, a) in keys.iter().enumerate() {
+            assert!(keys.iter().enumerate().all(|(j, b)| i == j || !b.starts_with(a)), "no number begins another");
+        }
+    }
+
+    #[test]
+    fn keys_of_times_are_in_their_order() {
+        let times =
+            [i64::MIN, -1, 0, 1, i64::MAX].map(|time| parked_until(Timestamp(time), &OpId::from_bytes([0; 32])));
+        assert!(times.is_sorted());
+        assert!(parked_after(Timestamp(0)) > times[2] && parked_after(Timestamp(0)) <= times[3]);
     }
 
     #[test]

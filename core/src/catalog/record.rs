@@ -1,0 +1,215 @@
+//! The records of the catalog: typed reading and writing of what `keys` places.
+//!
+//! Stability: each stored type is a versioned encoding of version 1, with a golden fixture in `core/fixtures`.
+
+use std::ops::{Bound, ControlFlow};
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::keys;
+use crate::encode::{Versioned, decode};
+use crate::id::{DatasetId, ManifestId, OpId, TopicId, VersionId};
+use crate::limits;
+use crate::model::{Dataset, Topic, Version};
+use crate::op::Role;
+use crate::port::{CatalogRead, Order, StoreError, Table};
+use crate::time::Timestamp;
+
+impl Versioned for Topic {
+    const WHAT: &'static str = "topic";
+    const MAX_LEN: usize = limits::MAX_RECORD_LEN;
+}
+
+impl Versioned for Dataset {
+    const WHAT: &'static str = "dataset";
+    const MAX_LEN: usize = limits::MAX_RECORD_LEN;
+}
+
+impl Versioned for Version {
+    const WHAT: &'static str = "version";
+    const MAX_LEN: usize = limits::MAX_RECORD_LEN;
+}
+
+/// What is known of the content of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pin {
+    /// Whether all its chunks are here.
+    pub is_here: bool,
+    /// Until when it is kept for an operation that has not come yet.
+    pub staged_until: Option<Timestamp>,
+    /// Versions of the catalog that name it.
+    pub n_versions: u32,
+}
+
+impl Pin {
+    /// Whether nothing is known, so that there is no record.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Versioned for Pin {
+    const WHAT: &'static str = "pin";
+    const MAX_LEN: usize = 64;
+}
+
+/// The rights of one user on one resource, ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Grants(pub Vec<(Role, Option<Timestamp>)>);
+
+impl Versioned for Grants {
+    const WHAT: &'static str = "grants";
+    const MAX_LEN: usize = limits::MAX_GRANTS_LEN;
+}
+
+/// An operation that waits for others, or for its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// When it came, by the clock of this node.
+    pub since: Timestamp,
+    /// The operation that is watched for: the lowest of those it waits for; `None` while it waits for its time.
+    pub watched: Option<OpId>,
+    /// Whose figures it counts in: its topic, or [`UNKNOWN_TOPICS`].
+    pub counted_in: TopicId,
+    /// The operation.
+    pub op: serde_bytes::ByteBuf,
+}
+
+impl Versioned for Parked {
+    const WHAT: &'static str = "waiting operation";
+    const MAX_LEN: usize = limits::MAX_OP_LEN + 256;
+}
+
+/// Operations of topics whose creation is not here are counted together: an id costs nothing to invent.
+pub const UNKNOWN_TOPICS: TopicId = TopicId::from_bytes([0; 32]);
+
+/// Number and bytes of operations that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ParkedFigures {
+    /// How many.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Versioned for ParkedFigures {
+    const WHAT: &'static str = "figures of waiting operations";
+    const MAX_LEN: usize = 64;
+}
+
+/// The error of a record that does not read back.
+pub(crate) fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what} in the catalog does not read back"))
+}
+
+/// A record.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn get<T: Versioned>(read: &dyn CatalogRead, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read.get(table, key)? else { return Ok(None) };
+    read_value(&bytes).map(Some)
+}
+
+/// A record from its stored form.
+///
+/// # Errors
+/// [`StoreError`] when it is something else.
+pub fn read_value<T: Versioned>(bytes: &[u8]) -> Result<T, StoreError> {
+    decode(bytes).map_err(|error| match error {
+        crate::encode::DecodeError::Unsupported { .. } => StoreError::Unsupported(error.to_string()),
+        _ => corrupt(T::WHAT),
+    })
+}
+
+/// A topic; a tombstone where it was deleted or its creation does not count.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn topic(read: &dyn CatalogRead, id: &TopicId) -> Result<Option<Topic>, StoreError> {
+    get(read, Table::Topics, id.as_bytes())
+}
+
+/// A dataset; a tombstone where it was deleted.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn dataset(read: &dyn CatalogRead, id: &DatasetId) -> Result<Option<Dataset>, StoreError> {
+    get(read, Table::Datasets, id.as_bytes())
+}
+
+/// A version.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn version(read: &dyn CatalogRead, id: &VersionId) -> Result<Option<Version>, StoreError> {
+    get(read, Table::Versions, id.as_bytes())
+}
+
+/// What is known of the content of a manifest.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn pin(read: &dyn CatalogRead, id: &ManifestId) -> Result<Pin, StoreError> {
+    Ok(get(read, Table::Pins, &keys::pin(id))?.unwrap_or_default())
+}
+
+/// What records are shown to.
+pub type VisitRecords<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
+/// Shows the keys and values that begin with `prefix` until `visit` breaks or fails.
+///
+/// # Errors
+/// [`StoreError`] of the store or of `visit`.
+pub fn visit_prefix(
+    read: &dyn CatalogRead,
+    table: Table,
+    prefix: &[u8],
+    order: Order,
+    visit: &mut VisitRecords<'_>,
+) -> Result<(), StoreError> {
+    let end = keys::after_prefix(prefix);
+    let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut failed = None;
+    read.scan(table, (Bound::Included(prefix), upper), order, &mut |key, value| match visit(key, value) {
+        Ok(flow) => flow,
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// At most `limit` keys that begin with `prefix` and lie behind `after`, ascending.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub fn keys_after(
+    read: &dyn CatalogRead,
+    table: Table,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let end = keys::after_prefix(prefix);
+    let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let lower = after.map_or(Bound::Included(prefix), Bound::Excluded);
+    let mut found = Vec::new();
+    if limit > 0 {
+        read.scan(table, (lower, upper), Order::Ascending, &mut |key, _| {
+            found.push(key.to_vec());
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+    }
+    Ok(found)
+}
+
+/// A number under a key; 0 where there is none.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn number(read: &dyn CatalogRead, table: Table, key: &[u8]) -> Result<u64, StoreError> {
+    let Some(bytes) = read.get(table, key)? else { return Ok(0) };
+    Ok(u64::from_be_bytes(bytes.as_slice().try_into().map_err(|_| corrupt("a number"))?))
+}
