@@ -132,3 +132,14 @@ pub const DEFAULT_PAGE: u32 = 50;
 pub const MAX_PAGE: u32 = 1_000;
 /// How long a stopping node waits for work under way.
 pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// A segment file of the chunk store takes no more records when it is as long as this, in bytes.
+pub const SEGMENT_LEN: u64 = 64 << 20;
+/// Bytes of chunks that are not yet durable; when there are as many, the store makes them durable before it takes more.
+pub const MAX_UNFLUSHED_BYTES: u64 = 64 << 20;
+/// Chunks that are not yet durable, in the same way: their places are held in memory, some 100 bytes each.
+pub const MAX_UNFLUSHED_CHUNKS: usize = 32_768;
+/// Who puts chunks makes them durable when the first has waited as long as this; stores have no clock.
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// Segment files that a chunk store holds open for reading; the one longest unused is closed first.
+pub const MAX_OPEN_SEGMENTS: usize = 32;

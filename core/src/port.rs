@@ -159,7 +159,8 @@ pub trait Catalog: Send + Sync {
     /// Runs `work` in a transaction and commits it durably; an error of `work` undoes everything.
     ///
     /// # Errors
-    /// The error of `work`, or [`StoreError`] when the commit fails, after which the catalog is read-only.
+    /// The error of `work`, or [`StoreError`] when the commit fails. After [`StoreError::Full`] the next one may work;
+    /// after others the catalog may be [`StoreError::ReadOnly`] until it is opened again.
     fn write(&self, work: &mut dyn FnMut(&mut dyn CatalogTxn) -> Result<(), StoreError>) -> Result<(), StoreError>;
 }
 
@@ -174,9 +175,9 @@ pub struct ChunkStoreStats {
     pub raw_bytes: u64,
     /// Segment files.
     pub n_segments: u64,
-    /// fsync calls since the store was opened.
+    /// fsync calls since the store was opened, for index and folder included.
     pub fsyncs: u64,
-    /// Bytes written since the store was opened, index included as far as the store knows.
+    /// Bytes written since the store was opened, index included.
     pub written_bytes: u64,
 }
 
@@ -194,16 +195,20 @@ pub trait ChunkStore: Send + Sync {
     /// [`StoreError::Corrupt`] when the stored bytes are not the chunk; other [`StoreError`]s when they cannot be read.
     fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError>;
 
-    /// Adds a chunk; returns whether it was new. Not durable before [`ChunkStore::flush`].
+    /// Adds a chunk; returns whether it was new. Not durable before [`ChunkStore::flush`], which who puts chunks calls
+    /// before saying that they are stored, and at the latest [`FLUSH_INTERVAL`](crate::limits::FLUSH_INTERVAL) after
+    /// the first. Where too many wait, the store flushes by itself.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be written.
+    /// [`StoreError::Full`] when there is no space: nothing is changed, and it works again when there is. Other
+    /// [`StoreError`]s when it cannot be written.
     fn put(&self, chunk: &Chunk) -> Result<bool, StoreError>;
 
-    /// Makes everything that was put before durable.
+    /// Makes everything that was put before durable. Costs nothing when that is so already.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot, after which the store is read-only.
+    /// [`StoreError::Full`] when there is no space: what was put is still held, and the next flush may do it. Other
+    /// [`StoreError`]s when it cannot, after which the store may be [`StoreError::ReadOnly`] until it is opened again.
     fn flush(&self) -> Result<(), StoreError>;
 
     /// Figures.

@@ -221,6 +221,7 @@ impl Store {
         if file.len()? == 0 {
             return Err(StoreError::Corrupt(format!("{name} is empty")));
         }
+        file.settle().map_err(write_error)?;
         Self::over(name, file, cache_bytes)
     }
 
@@ -267,9 +268,14 @@ impl Store {
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // Closed first: two databases over one file would not see each other's pages.
-        drop(current.take());
+        let _ = close(self.name, &mut current);
         *current = Some(open_file(self.name, &self.file, self.cache_bytes, writer.is_some())?);
         Ok(())
+    }
+
+    /// Whether an earlier failure ended writing until the next start.
+    pub(crate) fn is_read_only(&self) -> bool {
+        lock(&self.writer).is_some()
     }
 
     /// A snapshot.
@@ -300,7 +306,11 @@ impl Store {
         {
             log::error!(file = self.name, error:% = error; "the database could not be opened again");
         }
-        result
+        match (result, &*writer) {
+            // Space would not help any more.
+            (Err(StoreError::Full(_)), Some(why)) => Err(StoreError::ReadOnly(why.clone())),
+            (result, _) => result,
+        }
     }
 
     fn write_once<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -328,6 +338,22 @@ impl Store {
                 opened.faults.note(Severity::Lasting, error);
             }
         })
+    }
+}
+
+/// Closing writes what makes the next open quick; on a damaged file that may panic.
+fn close(name: &str, current: &mut Option<Opened>) -> Result<(), StoreError> {
+    guarded(name, || {
+        drop(current.take());
+        Ok(())
+    })
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = close(self.name, self.current.get_mut().unwrap_or_else(PoisonError::into_inner)) {
+            log::error!(file = self.name, error:% = error; "the database could not be closed");
+        }
     }
 }
 

@@ -1,32 +1,50 @@
-//! The bytes of a segment file. Stability: format version 1, described in `docs/format.md`.
+//! The bytes of a segment file and of an index entry. Stability: format version 1, described in `docs/format.md`.
 //!
-//! All numbers are little-endian. Every decoder here takes any bytes and answers with a value or `None`.
+//! All numbers are little-endian. Every decoder here takes any bytes and answers with a value or says that they are
+//! none; none of them allocates.
 
 use bib_core::chunk::Codec;
 use bib_core::id::ChunkId;
 use bib_core::limits::MAX_CHUNK_LEN;
 
 /// Bytes of a segment header.
-pub(crate) const SEGMENT_HEADER_LEN: usize = 64;
+pub const SEGMENT_HEADER_LEN: usize = 64;
 /// Bytes of a record header.
-pub(crate) const RECORD_HEADER_LEN: usize = 56;
+pub const RECORD_HEADER_LEN: usize = 56;
+/// Bytes of an index entry.
+pub const LOCATION_LEN: usize = 25;
+/// What a record begins with.
+pub const RECORD_MAGIC: [u8; 4] = *b"bibc";
 
-const SEGMENT_MAGIC: [u8; 8] = *b"bibsegm\x01";
-const RECORD_MAGIC: [u8; 4] = *b"bibc";
+const SEGMENT_MAGIC: [u8; 7] = *b"bibsegm";
+const SEGMENT_VERSION: u8 = 1;
 
 /// The first bytes of a segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SegmentHeader {
+pub struct SegmentHeader {
     /// Its number, also in its name.
-    pub(crate) number: u64,
+    pub number: u64,
     /// The store it belongs to.
-    pub(crate) store: [u8; 16],
+    pub store: [u8; 16],
+}
+
+/// What bytes are that should be a segment header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderBytes {
+    /// A header.
+    Header(SegmentHeader),
+    /// The header of a format that this program does not know.
+    Newer(u8),
+    /// Anything else: cut short, damaged, of another program.
+    Damaged,
 }
 
 impl SegmentHeader {
-    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+    /// The bytes of the header.
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
         let mut out = [0; SEGMENT_HEADER_LEN];
-        out[..8].copy_from_slice(&SEGMENT_MAGIC);
+        out[..7].copy_from_slice(&SEGMENT_MAGIC);
+        out[7] = SEGMENT_VERSION;
         out[8..16].copy_from_slice(&self.number.to_le_bytes());
         out[16..32].copy_from_slice(&self.store);
         // 32..60 is zero: room for a salt and the id of a data key.
@@ -35,30 +53,37 @@ impl SegmentHeader {
         out
     }
 
-    /// Reads a header; `None` for anything that is none.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; SEGMENT_HEADER_LEN] = bytes.get(..SEGMENT_HEADER_LEN)?.try_into().ok()?;
-        let whole = bytes[..8] == SEGMENT_MAGIC && crc32c::crc32c(&bytes[..60]) == number_u32(&bytes[60..])?;
-        whole.then_some(Self { number: number_u64(&bytes[8..])?, store: bytes[16..32].try_into().ok()? })
+    /// Reads the first bytes of a file.
+    pub fn decode(bytes: &[u8]) -> HeaderBytes {
+        let Some(bytes) = bytes.first_chunk::<SEGMENT_HEADER_LEN>() else { return HeaderBytes::Damaged };
+        if bytes[..7] != SEGMENT_MAGIC || crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
+            return HeaderBytes::Damaged;
+        }
+        if bytes[7] != SEGMENT_VERSION {
+            return HeaderBytes::Newer(bytes[7]);
+        }
+        let mut store = [0; 16];
+        store.copy_from_slice(&bytes[16..32]);
+        HeaderBytes::Header(Self { number: u64_at(bytes, 8), store })
     }
 }
 
 /// What stands before the bytes of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RecordHeader {
+pub struct RecordHeader {
     /// The chunk.
-    pub(crate) id: ChunkId,
+    pub id: ChunkId,
     /// Its raw bytes.
-    pub(crate) raw_len: u32,
+    pub raw_len: u32,
     /// The bytes that follow.
-    pub(crate) stored_len: u32,
+    pub stored_len: u32,
     /// How they are encoded.
-    pub(crate) codec: Codec,
+    pub codec: Codec,
 }
 
 impl RecordHeader {
     /// Header with the checksum over itself and the payload.
-    pub(crate) fn encode(&self, payload: &[u8]) -> [u8; RECORD_HEADER_LEN] {
+    pub fn encode(&self, payload: &[u8]) -> [u8; RECORD_HEADER_LEN] {
         let mut out = [0; RECORD_HEADER_LEN];
         out[..4].copy_from_slice(&RECORD_MAGIC);
         out[4..36].copy_from_slice(self.id.as_bytes());
@@ -72,12 +97,12 @@ impl RecordHeader {
     }
 
     /// Reads a header; says nothing of the payload.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; RECORD_HEADER_LEN] = bytes.get(..RECORD_HEADER_LEN)?.try_into().ok()?;
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.first_chunk::<RECORD_HEADER_LEN>()?;
         let header = Self {
             id: ChunkId::from_slice(&bytes[4..36])?,
-            raw_len: number_u32(&bytes[36..])?,
-            stored_len: number_u32(&bytes[40..])?,
+            raw_len: u32_at(bytes, 36),
+            stored_len: u32_at(bytes, 40),
             codec: Codec::from_u8(bytes[44])?,
         };
         let bounded = header.raw_len as usize <= MAX_CHUNK_LEN && header.stored_len as usize <= MAX_CHUNK_LEN;
@@ -85,16 +110,67 @@ impl RecordHeader {
     }
 
     /// Whether the checksum in `header` holds for its first bytes and the payload.
-    pub(crate) fn checksum_holds(header: &[u8], payload: &[u8]) -> bool {
-        header.len() == RECORD_HEADER_LEN
-            && number_u32(&header[52..]) == Some(crc32c::crc32c_append(crc32c::crc32c(&header[..52]), payload))
+    pub fn checksum_holds(header: &[u8; RECORD_HEADER_LEN], payload: &[u8]) -> bool {
+        u32_at(header, 52) == crc32c::crc32c_append(crc32c::crc32c(&header[..52]), payload)
+    }
+
+    /// Bytes of header and payload.
+    pub const fn record_len(&self) -> u64 {
+        RECORD_HEADER_LEN as u64 + self.stored_len as u64
     }
 }
 
-fn number_u32(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?))
+/// Where a chunk lies: the value of an index entry, whose key is the id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Number of the segment.
+    pub segment: u64,
+    /// First byte of the record in the segment.
+    pub offset: u64,
+    /// Raw bytes of the chunk.
+    pub raw_len: u32,
+    /// Bytes as they are stored.
+    pub stored_len: u32,
+    /// How they are encoded.
+    pub codec: Codec,
 }
 
-fn number_u64(bytes: &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?))
+impl Location {
+    /// The bytes of the entry.
+    pub fn encode(&self) -> [u8; LOCATION_LEN] {
+        let mut out = [0; LOCATION_LEN];
+        out[..8].copy_from_slice(&self.segment.to_le_bytes());
+        out[8..16].copy_from_slice(&self.offset.to_le_bytes());
+        out[16..20].copy_from_slice(&self.raw_len.to_le_bytes());
+        out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
+        out[24] = self.codec as u8;
+        out
+    }
+
+    /// Reads an entry; `None` for one that no store writes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; LOCATION_LEN] = bytes.try_into().ok()?;
+        let location = Self {
+            segment: u64_at(bytes, 0),
+            offset: u64_at(bytes, 8),
+            raw_len: u32_at(bytes, 16),
+            stored_len: u32_at(bytes, 20),
+            codec: Codec::from_u8(bytes[24])?,
+        };
+        let bounded = location.raw_len as usize <= MAX_CHUNK_LEN && location.stored_len as usize <= MAX_CHUNK_LEN;
+        (bounded && location.offset <= u64::MAX / 2).then_some(location)
+    }
+
+    /// First byte of the payload in the segment.
+    pub const fn payload_offset(&self) -> u64 {
+        self.offset + RECORD_HEADER_LEN as u64
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

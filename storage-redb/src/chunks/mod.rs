@@ -1,6 +1,9 @@
 //! The chunk store in segment files with a redb index.
 
-mod format;
+pub mod format;
+mod index;
+mod recovery;
+mod segments;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -1,95 +1,78 @@
 //! The chunk store: append-only segments, and an index that names where each chunk lies.
 //!
-//! Invariant: the index never names bytes that are not durable. A flush syncs the segment first and commits the index
-//! entries, together with the length of the segment up to which they hold, second; so after any cut the index describes
-//! a prefix of what was written, and what lies behind it is cut off at open. Chunks that were put and not yet flushed
-//! are served from the segment through a map in memory, which is bounded: when it is full, `put` flushes.
+//! Invariant: the index never names bytes that are not durable. A flush syncs the segment first, then, if its name is
+//! new, the folder, and commits the index entries, together with the length of the segment up to which they hold, last.
+//! Chunks that were put and not yet flushed are served through a map in memory, which is bounded: when it is full, the
+//! next `put` flushes.
 //!
-//! Deliberately absent: overwriting. A segment grows, is sealed, and is later only read.
+//! After any cut the index describes a prefix of what was written. At open the records behind it that are whole are
+//! taken over, so that a killed process loses nothing and a power cut only what had not reached the medium; a torn one
+//! is cut off. There are at most [`MAX_UNFLUSHED_BYTES`] to look at, however large the store is. If the index itself is
+//! absent, all segments are read and it is made again.
+//!
+//! What a failure does: a write for which there is no space leaves everything as it was, and the store goes on when
+//! there is some. After a failed sync nobody knows what is on the medium: the store takes no more writes until the next
+//! start, which reads it.
+//!
+//! Deliberately absent: overwriting, a segment grows, is full, and is later only read; time, who puts chunks calls
+//! `flush` at the latest after [`FLUSH_INTERVAL`](bib_core::limits::FLUSH_INTERVAL).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bib_core::chunk::{Chunk, Codec};
+use bib_core::chunk::Chunk;
 use bib_core::id::ChunkId;
+use bib_core::limits::{MAX_UNFLUSHED_BYTES, MAX_UNFLUSHED_CHUNKS, SEGMENT_LEN};
 use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
-use redb::{ReadableTableMetadata, TableDefinition, WriteTransaction};
 
-use super::format::{RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
-use crate::database::{Store, lock, redb_error, write_error};
-use crate::disk::{Disk, DiskFile};
+use super::format::{Location, RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::index::{INDEX, Index, Snapshot, State};
+use super::recovery;
+use super::segments::{self, Found, OpenSegments, segment_name, segment_number};
+use crate::database::{lock, write_error};
+use crate::disk::{Disk, DiskFile, Meter};
 
-/// A segment is sealed when it is longer, in bytes.
-const SEGMENT_LEN: u64 = 64 << 20;
-/// Unflushed bytes at which `put` flushes by itself.
-const MAX_PENDING_BYTES: u64 = 64 << 20;
-/// Unflushed chunks at which `put` flushes by itself: some MiB of memory.
-const MAX_PENDING: usize = 32_768;
-/// Segment files held open for reading.
-const MAX_OPEN: usize = 32;
-/// Name of the index in the folder.
-const INDEX: &str = "index.redb";
-
-const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; LOCATION_LEN]> = TableDefinition::new("chunks");
-const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
-const STORE_ID: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("store");
-/// Version of the index format.
-const VERSION: u64 = 1;
-const LOCATION_LEN: usize = 25;
-
-/// Where a chunk lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Location {
-    segment: u64,
-    /// First byte of the record.
-    offset: u64,
-    raw_len: u32,
-    stored_len: u32,
-    codec: Codec,
-}
-
-impl Location {
-    fn encode(&self) -> [u8; LOCATION_LEN] {
-        let mut out = [0; LOCATION_LEN];
-        out[..8].copy_from_slice(&self.segment.to_le_bytes());
-        out[8..16].copy_from_slice(&self.offset.to_le_bytes());
-        out[16..20].copy_from_slice(&self.raw_len.to_le_bytes());
-        out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
-        out[24] = self.codec as u8;
-        out
-    }
-
-    fn decode(bytes: &[u8; LOCATION_LEN]) -> Option<Self> {
-        let wide = |from: usize| bytes[from..from + 8].try_into().ok().map(u64::from_le_bytes);
-        let narrow = |from: usize| bytes[from..from + 4].try_into().ok().map(u32::from_le_bytes);
-        Some(Self {
-            segment: wide(0)?,
-            offset: wide(8)?,
-            raw_len: narrow(16)?,
-            stored_len: narrow(20)?,
-            codec: Codec::from_u8(bytes[24])?,
-        })
-    }
-}
+/// Payloads up to this many bytes are copied behind their header, so that a record is one write; longer ones are
+/// written by themselves, which is cheaper than the copy.
+const MAX_COPIED: usize = 16 << 10;
 
 /// The segment being written.
-struct Writer {
-    segment: u64,
+struct Tail {
+    number: u64,
     file: Arc<dyn DiskFile>,
     len: u64,
-    pending_bytes: u64,
-    stats: ChunkStoreStats,
+}
+
+struct Writer {
+    /// `None`: the next record begins a segment.
+    tail: Option<Tail>,
+    /// Number of the next segment.
+    next: u64,
+    /// Whether the folder must be synced before the index may name the segment.
+    new_name: bool,
+    unflushed_bytes: u64,
+    figures: State,
+    n_segments: u64,
     failed: Option<String>,
+}
+
+/// Where chunks lie: those that are not durable yet, and the index as it was after the last flush.
+#[derive(Default)]
+struct View {
+    unflushed: BTreeMap<ChunkId, Location>,
+    /// Made when it is first needed after a flush, so that a `put` or `has` costs one descent of the tree.
+    durable: Option<Snapshot>,
 }
 
 /// Chunks in segments below one folder. See the module.
 pub struct SegmentStore {
-    disk: Box<dyn Disk>,
-    index: Store,
+    disk: Meter<Box<dyn Disk>>,
     store: [u8; 16],
     writer: Mutex<Writer>,
-    pending: RwLock<BTreeMap<ChunkId, Location>>,
-    open: Mutex<BTreeMap<u64, Arc<dyn DiskFile>>>,
+    // Before the index, which can only then end what the snapshot holds.
+    view: RwLock<View>,
+    index: Index,
+    open: OpenSegments,
 }
 
 impl std::fmt::Debug for SegmentStore {
@@ -98,105 +81,187 @@ impl std::fmt::Debug for SegmentStore {
     }
 }
 
-fn failed(error: impl Into<redb::Error>) -> StoreError {
-    redb_error(INDEX, error)
-}
-
-fn segment_name(number: u64) -> String {
-    format!("{number:010}.seg")
-}
-
-fn segment_number(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".seg")?;
-    (digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+fn advised(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt(why) => StoreError::Corrupt(format!(
+            "{why}; stop the node, move {INDEX} out of the folder of the segments and start again: it is made anew from \
+             the segments that are there"
+        )),
+        StoreError::Locked(name) => StoreError::Locked(format!("{name}; stop the node that has it open")),
+        error => error,
+    }
 }
 
 impl SegmentStore {
-    /// Opens the store in a folder, or makes it there. `cache_bytes` bounds the memory of the index; `seed` names a
-    /// new store.
+    /// Opens the store in a folder, or makes it there. `cache_bytes` bounds the memory that the index keeps pages in;
+    /// `seed` names a new store.
     ///
     /// # Errors
     /// [`StoreError`] when it is damaged, of a newer format, or cannot be read or written.
     pub fn open(disk: Box<dyn Disk>, cache_bytes: usize, seed: [u8; 16]) -> Result<Self, StoreError> {
-        let index = Store::open(disk.as_ref(), INDEX, cache_bytes, |txn| {
-            txn.open_table(STORE_ID).map_err(failed)?.insert("id", &seed).map_err(failed)?;
-            txn.open_table(STATE).map_err(failed)?.insert("version", VERSION).map_err(failed)?;
-            txn.open_table(CHUNKS).map_err(failed).map(drop)
-        })?;
-        let (store, tail) = read_state(&index)?;
-        let segments: Vec<u64> = disk.list()?.iter().filter_map(|name| segment_number(name)).collect();
-        for name in disk.list()?.iter().filter(|name| segment_number(name).is_none() && *name != INDEX) {
+        let disk = Meter::new(disk);
+        let names = disk.list()?;
+        let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+        let made_by_us = |name: &String| segment_number(name).is_some() || name.starts_with(INDEX);
+        for name in names.iter().filter(|name| !made_by_us(name)) {
             log::warn!(file = name.as_str(); "a file in the chunk store that is not of it is left alone");
         }
-        // What lies behind the tail was never acknowledged. A new segment is begun rather than the old one continued:
-        // a torn sector at its end is then never under later bytes.
-        if let Some((segment, len)) = tail {
-            let file = disk.open(&segment_name(segment), false).map_err(|error| {
-                StoreError::Corrupt(format!("segment {} that the index names: {error}", segment_name(segment)))
-            })?;
-            if file.len()? < len {
-                let name = segment_name(segment);
-                return Err(StoreError::Corrupt(format!("segment {name} is shorter than the index says")));
-            }
-            let mut header = [0; SEGMENT_HEADER_LEN];
-            file.read_exact_at(&mut header, 0)?;
-            if SegmentHeader::decode(&header) != Some(SegmentHeader { number: segment, store }) {
-                return Err(StoreError::Corrupt(format!("segment {} is of another store", segment_name(segment))));
-            }
-            if file.len()? > len {
-                file.set_len(len)?;
-            }
+        let rebuild = !names.iter().any(|name| name == INDEX) && !numbers.is_empty();
+        let seed = if rebuild { store_of(&disk, &numbers)?.unwrap_or(seed) } else { seed };
+        if rebuild {
+            log::warn!(segments = numbers.len(); "the index of the chunk store is absent and is made from the segments");
         }
-        let last = segments.iter().copied().max().max(tail.map(|(segment, _)| segment));
-        let next = last.map_or(0, |last| last + 1);
-        let mut stats = ChunkStoreStats { n_segments: segments.len() as u64 + 1, ..ChunkStoreStats::default() };
-        let read = index.read()?;
-        stats.n_chunks = read.open_table(CHUNKS).and_then(|table| Ok(table.len()?)).map_err(failed)?;
-        let state = read.open_table(STATE).map_err(failed)?;
-        let figure = |key: &str| state.get(key).map(|value| value.map_or(0, |value| value.value())).map_err(failed);
-        stats.stored_bytes = figure("stored_bytes")?;
-        stats.raw_bytes = figure("raw_bytes")?;
-        drop((state, read));
-        let (file, len) = new_segment(disk.as_ref(), next, store)?;
-        let writer = Writer { segment: next, file, len, pending_bytes: 0, stats, failed: None };
-        Ok(Self {
+        let index = Index::open(&disk, cache_bytes, seed).map_err(advised)?;
+        let (store, figures) = index.state().map_err(advised)?;
+        let next =
+            numbers.iter().copied().chain(figures.tail.map(|(number, _)| number)).max().map_or(0, |last| last + 1);
+        let n_segments = numbers.len() as u64;
+        let writer =
+            Writer { tail: None, next, new_name: false, unflushed_bytes: 0, figures, n_segments, failed: None };
+        let opened = Self {
             disk,
-            index,
             store,
             writer: Mutex::new(writer),
-            pending: RwLock::new(BTreeMap::new()),
-            open: Mutex::new(BTreeMap::new()),
-        })
+            view: RwLock::default(),
+            index,
+            open: OpenSegments::default(),
+        };
+        opened.recover(&mut lock(&opened.writer), &numbers).map_err(advised)?;
+        Ok(opened)
+    }
+
+    fn header(&self, number: u64) -> SegmentHeader {
+        SegmentHeader { number, store: self.store }
+    }
+
+    fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the segments hold behind the index.
+    fn recover(&self, writer: &mut Writer, numbers: &[u64]) -> Result<(), StoreError> {
+        let indexed = writer.figures.tail;
+        if let Some((number, len)) = indexed {
+            self.check_tail(number, len)?;
+        }
+        let mut n_found = 0_u64;
+        for &number in numbers.iter().filter(|number| indexed.is_none_or(|(tail, _)| **number >= tail)) {
+            let name = segment_name(number);
+            let file = self.disk.open(&name, false)?;
+            // After a kill the bytes are in the memory of the system, after a failed sync they only seem to be.
+            file.settle().map_err(write_error)?;
+            let from = indexed.filter(|(tail, _)| *tail == number).map_or(SEGMENT_HEADER_LEN as u64, |(_, len)| len);
+            let ours = match segments::header(file.as_ref(), self.header(number))? {
+                Found::Expected | Found::Torn => true,
+                Found::Other(_) => {
+                    log::warn!(file = name.as_str(); "a segment of another store is left alone");
+                    continue;
+                }
+                Found::Newer(version) => return Err(segments::newer(number, version)),
+                Found::Damaged => {
+                    log::warn!(file = name.as_str(); "the header of a segment is damaged; its records are still read");
+                    false
+                }
+            };
+            let len = file.len()?;
+            let end = recovery::records(file.as_ref(), from, &mut |header, offset| {
+                n_found += u64::from(self.adopt(writer, number, &header, offset)?);
+                Ok(())
+            })?;
+            let in_index = indexed.is_some_and(|(tail, _)| tail == number);
+            if ours && !in_index && end == SEGMENT_HEADER_LEN as u64 {
+                self.disk.remove(&name).map_err(write_error)?;
+                writer.n_segments -= 1;
+            } else if ours && end < len && numbers.last() == Some(&number) {
+                file.set_len(end).map_err(write_error)?;
+            } else if ours && in_index && from == len {
+                // Only a segment that was left in order is continued: behind a torn record another one may lie that a
+                // write would only half cover.
+                writer.tail = Some(Tail { number, file, len });
+            }
+        }
+        if n_found > 0 {
+            log::info!(chunks = n_found; "chunks that were stored and not yet indexed are taken over");
+            match self.flush_locked(writer) {
+                // They are served and indexed with the next flush for which there is space.
+                Err(StoreError::Full(why)) => log::warn!(error = why.as_str(); "no space to index stored chunks"),
+                flushed => flushed?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the segment up to which the index holds is there.
+    fn check_tail(&self, number: u64, len: u64) -> Result<(), StoreError> {
+        let name = segment_name(number);
+        let damaged = |what: &str| StoreError::Corrupt(format!("segment {name}, which the index names, {what}"));
+        let file = match self.disk.open(&name, false) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(damaged("is absent")),
+            file => file?,
+        };
+        let held = file.len()?;
+        if held < len {
+            return Err(damaged(&format!("has {held} bytes, the index knows of {len}")));
+        }
+        match segments::header(file.as_ref(), self.header(number))? {
+            Found::Other(_) => Err(damaged("is of another store")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes over one record that the index may not know; returns whether it did not.
+    fn adopt(&self, writer: &mut Writer, number: u64, header: &RecordHeader, offset: u64) -> Result<bool, StoreError> {
+        let new = self.locate(&header.id)?.is_none();
+        if new {
+            self.make_room(writer)?;
+            // The name may be as new as the record.
+            writer.new_name = true;
+            self.add(writer, number, header, offset);
+        }
+        writer.figures.tail = Some((number, offset + header.record_len()));
+        Ok(new)
+    }
+
+    /// Notes a record that lies in a segment.
+    fn add(&self, writer: &mut Writer, segment: u64, header: &RecordHeader, offset: u64) {
+        let RecordHeader { id, raw_len, stored_len, codec } = *header;
+        writer.unflushed_bytes += header.record_len();
+        writer.figures.n_chunks += 1;
+        writer.figures.stored_bytes += header.record_len();
+        writer.figures.raw_bytes += u64::from(raw_len);
+        self.view_mut().unflushed.insert(id, Location { segment, offset, raw_len, stored_len, codec });
     }
 
     fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
-        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(location) = pending.get(id) {
+        {
+            let view = self.view();
+            if let Some(location) = view.unflushed.get(id) {
+                return Ok(Some(*location));
+            }
+            // A snapshot ends when a failure makes the index open its file again; another one is then taken.
+            if let Some(Ok(found)) = view.durable.as_ref().map(|durable| durable.get(id)) {
+                return Ok(found);
+            }
+        }
+        let mut view = self.view_mut();
+        if let Some(location) = view.unflushed.get(id) {
             return Ok(Some(*location));
         }
-        // Read before the map is let go: a flush moves entries from the map to the index.
-        let read = self.index.read()?;
-        drop(pending);
-        let table = read.open_table(CHUNKS).map_err(failed)?;
-        match table.get(id.as_bytes()).map_err(failed)? {
-            None => Ok(None),
-            Some(value) => Location::decode(value.value())
-                .map(Some)
-                .ok_or_else(|| StoreError::Corrupt(format!("{INDEX}: an entry has no meaning"))),
-        }
+        view.durable = None;
+        view.durable.insert(self.index.snapshot()?).get(id)
     }
 
-    fn segment(&self, number: u64) -> Result<Arc<dyn DiskFile>, StoreError> {
-        let mut open = lock(&self.open);
-        if let Some(file) = open.get(&number) {
-            return Ok(file.clone());
+    /// Flushes when no more may wait.
+    fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let n_unflushed = self.view().unflushed.len();
+        if n_unflushed >= MAX_UNFLUSHED_CHUNKS || writer.unflushed_bytes >= MAX_UNFLUSHED_BYTES {
+            self.flush_locked(writer)?;
         }
-        let file = self.disk.open(&segment_name(number), false)?;
-        if open.len() >= MAX_OPEN {
-            open.pop_first();
-        }
-        open.insert(number, file.clone());
-        Ok(file)
+        Ok(())
     }
 
     fn flush_locked(&self, writer: &mut Writer) -> Result<(), StoreError> {
@@ -204,82 +269,76 @@ impl SegmentStore {
             return Err(StoreError::ReadOnly(reason.clone()));
         }
         let entries: Vec<(ChunkId, Location)> = {
-            let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
-            pending.iter().map(|(id, location)| (*id, *location)).collect()
+            let mut view = self.view_mut();
+            // The commit can then use the pages again that it shows.
+            view.durable = None;
+            view.unflushed.iter().map(|(id, location)| (*id, *location)).collect()
         };
         if entries.is_empty() {
             return Ok(());
         }
-        let result = writer
-            .file
-            .sync()
-            .map_err(write_error)
-            .and_then(|()| self.index.write(|txn| self.commit(txn, writer, &entries)));
-        if let Err(error) = result {
-            // After a failed sync nobody knows what is on the disk; only a restart, which reads it, can tell.
-            writer.failed = Some(error.to_string());
-            return Err(error);
-        }
-        writer.stats.fsyncs += 3;
-        writer.pending_bytes = 0;
-        self.pending.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.sync(writer).map_err(|error| {
+            log::error!(error:% = error; "a sync failed; the chunk store takes no more writes until the next start");
+            let why = error.to_string();
+            writer.failed = Some(why.clone());
+            // Also when the cause was a lack of space: trying again would not help.
+            StoreError::ReadOnly(why)
+        })?;
+        let entries = entries.iter().map(|(id, location)| (id, location));
+        self.index.commit(entries, &writer.figures).inspect_err(|error| {
+            // Else the index is as it was before, and so is what waits.
+            if self.index.is_read_only() {
+                writer.failed = Some(error.to_string());
+            }
+        })?;
+        writer.unflushed_bytes = 0;
+        let mut view = self.view_mut();
+        view.unflushed.clear();
+        view.durable = None;
         Ok(())
     }
 
-    fn commit(
-        &self,
-        txn: &WriteTransaction,
-        writer: &Writer,
-        entries: &[(ChunkId, Location)],
-    ) -> Result<(), StoreError> {
-        let mut table = txn.open_table(CHUNKS).map_err(failed)?;
-        for (id, location) in entries {
-            table.insert(id.as_bytes(), &location.encode()).map_err(failed)?;
+    /// Makes what the index is going to name durable.
+    fn sync(&self, writer: &mut Writer) -> std::io::Result<()> {
+        if let Some(tail) = &writer.tail {
+            tail.file.sync()?;
         }
-        let mut state = txn.open_table(STATE).map_err(failed)?;
-        for (key, value) in [
-            ("tail_segment", writer.segment),
-            ("tail_len", writer.len),
-            ("stored_bytes", writer.stats.stored_bytes),
-            ("raw_bytes", writer.stats.raw_bytes),
-        ] {
-            state.insert(key, value).map_err(failed)?;
+        if writer.new_name {
+            self.disk.sync_folder()?;
+            writer.new_name = false;
         }
         Ok(())
     }
 
-    fn roll(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        self.flush_locked(writer)?;
-        let number = writer.segment + 1;
-        let (file, len) = new_segment(self.disk.as_ref(), number, self.store)?;
-        (writer.segment, writer.file, writer.len) = (number, file, len);
-        writer.stats.n_segments += 1;
-        writer.stats.fsyncs += 1;
-        Ok(())
+    /// The segment that takes the next `len` bytes.
+    fn tail_for<'a>(&self, writer: &'a mut Writer, len: u64) -> Result<&'a mut Tail, StoreError> {
+        if writer.tail.as_ref().is_some_and(|tail| tail.len + len > SEGMENT_LEN) {
+            self.flush_locked(writer)?;
+            writer.tail = None;
+        }
+        if writer.tail.is_none() {
+            // Without entries of an earlier segment, so that a sync of this one is enough for all that wait.
+            let file = segments::create(&self.disk, self.header(writer.next))?;
+            writer.tail = Some(Tail { number: writer.next, file, len: SEGMENT_HEADER_LEN as u64 });
+            writer.next += 1;
+            writer.n_segments += 1;
+            writer.new_name = true;
+        }
+        Ok(writer.tail.as_mut().expect("made above if there was none"))
     }
 }
 
-fn new_segment(disk: &dyn Disk, number: u64, store: [u8; 16]) -> Result<(Arc<dyn DiskFile>, u64), StoreError> {
-    let file = disk.open(&segment_name(number), true).map_err(write_error)?;
-    file.set_len(0).map_err(write_error)?;
-    file.write_all_at(&SegmentHeader { number, store }.encode(), 0).map_err(write_error)?;
-    disk.sync_folder().map_err(write_error)?;
-    Ok((file, SEGMENT_HEADER_LEN as u64))
-}
-
-type Tail = Option<(u64, u64)>;
-
-fn read_state(index: &Store) -> Result<([u8; 16], Tail), StoreError> {
-    let read = index.read()?;
-    let state = read.open_table(STATE).map_err(failed)?;
-    let figure = |key: &str| state.get(key).map(|value| value.map(|value| value.value())).map_err(failed);
-    let version = figure("version")?.unwrap_or_default();
-    if version != VERSION {
-        return Err(StoreError::Unsupported(format!("chunk index version {version}")));
+/// The store that the segments belong to; `None` if none of them says.
+fn store_of(disk: &dyn Disk, numbers: &[u64]) -> Result<Option<[u8; 16]>, StoreError> {
+    for number in numbers {
+        let file = disk.open(&segment_name(*number), false)?;
+        match segments::header(file.as_ref(), SegmentHeader { number: *number, store: [0; 16] })? {
+            Found::Other(header) => return Ok(Some(header.store)),
+            Found::Newer(version) => return Err(segments::newer(*number, version)),
+            Found::Expected | Found::Torn | Found::Damaged => {}
+        }
     }
-    let id = read.open_table(STORE_ID).map_err(failed)?.get("id").map_err(failed)?.map(|id| *id.value());
-    let id = id.ok_or_else(|| StoreError::Corrupt(format!("{INDEX} names no store")))?;
-    Ok((id, figure("tail_segment")?.zip(figure("tail_len")?)))
+    Ok(None)
 }
 
 impl ChunkStore for SegmentStore {
@@ -289,22 +348,24 @@ impl ChunkStore for SegmentStore {
 
     fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
         let Some(location) = self.locate(id)? else { return Ok(None) };
-        let damaged = |what: &str| {
+        let damaged = |what: &dyn std::fmt::Display| {
             let place = format!("{} at {}", segment_name(location.segment), location.offset);
             StoreError::Corrupt(format!("chunk {id} in {place}: {what}"))
         };
-        let file = self.segment(location.segment)?;
-        let mut record = vec![0; RECORD_HEADER_LEN + location.stored_len as usize];
-        file.read_exact_at(&mut record, location.offset).map_err(|error| damaged(&error.to_string()))?;
-        let payload = record.split_off(RECORD_HEADER_LEN);
-        let header = RecordHeader::decode(&record).ok_or_else(|| damaged("its header has no meaning"))?;
-        if header.id != *id || header.stored_len != location.stored_len {
-            return Err(damaged("another chunk lies there"));
-        }
-        if !RecordHeader::checksum_holds(&record, &payload) {
-            return Err(damaged("its checksum does not hold"));
-        }
-        Chunk::verify(*id, header.raw_len, header.codec, payload).map(Some).map_err(|error| damaged(&error.to_string()))
+        let read = self.open.get(&self.disk, location.segment).map_err(StoreError::Io).and_then(|file| {
+            // The hash says more than header and checksum could.
+            let mut payload = vec![0; location.stored_len as usize];
+            file.read_exact_at(&mut payload, location.payload_offset()).map(|()| payload).map_err(StoreError::Io)
+        });
+        let payload = match read {
+            Err(StoreError::Io(error))
+                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                return Err(damaged(&error));
+            }
+            read => read?,
+        };
+        Chunk::verify(*id, location.raw_len, location.codec, payload).map(Some).map_err(|error| damaged(&error))
     }
 
     fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {
@@ -315,37 +376,28 @@ impl ChunkStore for SegmentStore {
         if self.locate(&chunk.id())?.is_some() {
             return Ok(false);
         }
+        self.make_room(&mut writer)?;
         let payload = chunk.encoded();
-        let record_len = (RECORD_HEADER_LEN + payload.len()) as u64;
-        if writer.len + record_len > SEGMENT_LEN {
-            self.roll(&mut writer)?;
-        }
-        let stored_len = payload.len() as u32;
-        let header = RecordHeader { id: chunk.id(), raw_len: chunk.len(), stored_len, codec: chunk.codec() };
-        let record = [&header.encode(payload), payload].concat();
-        // A write that fails half-way leaves bytes behind the length that counts; the next one goes over them.
-        writer.file.write_all_at(&record, writer.len).map_err(write_error)?;
-        let location = Location {
-            segment: writer.segment,
-            offset: writer.len,
+        let header = RecordHeader {
+            id: chunk.id(),
             raw_len: chunk.len(),
-            stored_len,
+            stored_len: payload.len() as u32,
             codec: chunk.codec(),
         };
-        writer.len += record_len;
-        writer.pending_bytes += record_len;
-        writer.stats.n_chunks += 1;
-        writer.stats.stored_bytes += record_len;
-        writer.stats.raw_bytes += u64::from(chunk.len());
-        writer.stats.written_bytes += record_len;
-        let n_pending = {
-            let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
-            pending.insert(chunk.id(), location);
-            pending.len()
+        let tail = self.tail_for(&mut writer, header.record_len())?;
+        let (number, offset) = (tail.number, tail.len);
+        // A write that fails half-way leaves bytes behind the length that counts; the next one goes over them.
+        let head = header.encode(payload);
+        let written = if payload.len() <= MAX_COPIED {
+            tail.file.write_all_at(&[&head, payload].concat(), offset)
+        } else {
+            let behind = offset + RECORD_HEADER_LEN as u64;
+            tail.file.write_all_at(&head, offset).and_then(|()| tail.file.write_all_at(payload, behind))
         };
-        if n_pending >= MAX_PENDING || writer.pending_bytes >= MAX_PENDING_BYTES {
-            self.flush_locked(&mut writer)?;
-        }
+        written.map_err(write_error)?;
+        tail.len += header.record_len();
+        writer.figures.tail = Some((number, tail.len));
+        self.add(&mut writer, number, &header, offset);
         Ok(true)
     }
 
@@ -354,6 +406,15 @@ impl ChunkStore for SegmentStore {
     }
 
     fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
-        Ok(lock(&self.writer).stats)
+        let writer = lock(&self.writer);
+        let disk = self.disk.figures();
+        Ok(ChunkStoreStats {
+            n_chunks: writer.figures.n_chunks,
+            stored_bytes: writer.figures.stored_bytes,
+            raw_bytes: writer.figures.raw_bytes,
+            n_segments: writer.n_segments,
+            fsyncs: disk.syncs,
+            written_bytes: disk.written_bytes,
+        })
     }
 }
