@@ -51,8 +51,47 @@ pub const PEER_BYTES_IN_FLIGHT: usize = 4 << 20;
 pub const FETCH_PROVIDERS: usize = 4;
 /// Chunks in flight at one provider.
 pub const FETCH_CHUNKS_PER_PROVIDER: usize = 8;
-/// A chunk that has not arrived by then is asked of another provider.
+/// A chunk that has not arrived by then is asked of another provider, while nothing is known of how fast this one is;
+/// then four times what was observed decides, and this is when the first one is given up.
 pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Shortest wait for a chunk, however fast the provider was: a disk may pause for as long.
+pub const MIN_CHUNK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Providers that one fetch knows: those it uses and those in reserve, one bit each in a word.
+pub const MAX_FETCH_PROVIDERS: usize = 64;
+/// Chunks that one fetch has in view: looked up, missing, in flight or being verified. Twice as many as a page of the
+/// manifest usually names, so that the next page is there before the last chunk of this one is asked.
+pub const FETCH_WINDOW: usize = 2_048;
+/// Bytes that one fetch has in flight or in verification: what four providers with eight average chunks need.
+pub const FETCH_BYTES_IN_FLIGHT: usize = 8 << 20;
+/// Ids in one question of a fetch to the chunk store.
+pub const MAX_LOOKUP_IDS: usize = 256;
+/// Manifest pages of one list that a fetch asks for at once.
+pub const FETCH_PAGES_AHEAD: usize = MAX_PAGES_PER_REQUEST;
+/// Time between two reports of a fetch's progress.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// First wait before a provider that is busy, or a chunk that nobody had, is asked again; it doubles.
+pub const FETCH_RETRY: Duration = Duration::from_millis(500);
+/// Longest such wait.
+pub const MAX_FETCH_RETRY: Duration = Duration::from_secs(30);
+/// A fetch without progress for so long reports why.
+pub const FETCH_STALL: Duration = Duration::from_secs(20);
+/// Answers in a row that a provider does not have what it is asked for, until it is left alone.
+pub const MAX_MISSES: u32 = 16;
+/// Answers beside the question (late, doubled) that a provider may give, and one more for each good chunk.
+pub const MAX_STRAYS: u32 = 32;
+
+/// Chunks of a manifest of which a provider says one by one whether it holds them: 128 KiB of bits.
+pub const MAX_HAVE_CHUNKS: u64 = 1 << 20;
+/// Tokens that the search for these bits costs the asking peer, of its [`PEER_REQUEST_BURST`].
+pub const HAVE_COST: u32 = 20;
+/// A request that moved so many bytes does not count against [`PEER_REQUESTS_PER_SECOND`]: the line limits it.
+pub const FREE_REQUEST_BYTES: usize = 16 << 10;
+/// Frames that wait for the writer of a stream, beyond which its reader waits.
+pub const MAX_WAITING_FRAMES: usize = 64;
+/// How long a stream remembers that its peer may read a version.
+pub const ACCESS_MEMORY: Duration = Duration::from_secs(10);
+/// Versions of which a stream remembers that.
+pub const MAX_ACCESS_ENTRIES: usize = 32;
 /// A provider that sent this many chunks with a wrong hash is banned.
 pub const BAD_CHUNKS_TO_BAN: u32 = 3;
 /// How long such a ban lasts.

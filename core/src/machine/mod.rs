@@ -5,3 +5,6 @@
 //! are drained until they are empty. An output that needs an answer carries a token; the answer comes back through a
 //! `handle_…` with that token. Maps are ordered, so that a seed replays to the byte; capacities are arguments, from
 //! [`limits`](crate::limits). `poll_timeout` names, beside the instant, why the machine wants to be woken.
+
+pub mod bucket;
+pub mod transfer;
