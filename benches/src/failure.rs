@@ -1,11 +1,18 @@
 //! A step that went wrong, as a sentence for a developer.
 
-use std::fmt::Display;
+use std::fmt::{self, Debug, Display, Formatter};
 
 /// What went wrong.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub String);
+
+impl Debug for Failure {
+    /// The sentence with its lines, as a failed test prints it.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
 
 /// The result of a step.
 pub type Result<T> = std::result::Result<T, Failure>;

@@ -14,6 +14,8 @@ use crate::{generate, same};
 
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The smallest ceiling that a node accepts.
+const MEMORY: &str = "limits.memory = \"32MiB\"";
 /// The program to compare with, and its version: pinned, so that runs can be compared.
 const SENDME: (&str, &str) = ("sendme", "0.37.1");
 /// The row that a second version has more.
@@ -49,6 +51,7 @@ pub(super) struct Spent {
 impl Measured {
     pub(super) fn start(lab: &Lab, name: &str) -> Result<Self> {
         let home = lab.home(name)?;
+        home.configure(MEMORY)?;
         let node = home.start()?;
         let mut measured = Self { usage: Usage::default(), io: Io::default(), figures: Figures::default(), home, node };
         measured.spent()?;

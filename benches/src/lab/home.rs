@@ -25,6 +25,8 @@ impl Home {
         }
         let home = Self { programs, dir };
         home.configure("")?;
+        let text = format!("node.default = {:?}\n", format!("unix:{}", home.socket().display()));
+        std::fs::write(home.path("config/bib/bib.toml"), text).during("write bib.toml")?;
         Ok(home)
     }
 
@@ -58,8 +60,21 @@ impl Home {
     /// # Errors
     /// When the file cannot be written.
     pub fn configure(&self, more: &str) -> Result<()> {
+        self.configure_port(0, more)
+    }
+
+    /// As [`Home::configure`], on a certain port.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure_port(&self, port: u16, more: &str) -> Result<()> {
         let path = self.path("config/bib/bibd.toml");
-        let text = format!("p2p.listen = [\"/ip4/127.0.0.1/tcp/0\"]\n{more}\n");
+        // The folders are named because root's are others than those of a user.
+        let text = format!(
+            "p2p.listen = [\"/ip4/127.0.0.1/tcp/{port}\"]\nstorage.data_dir = {:?}\ncontrol.socket = {:?}\n{more}\n",
+            self.data_dir(),
+            self.socket()
+        );
         std::fs::write(&path, text).during(format!("write {}", path.display()))
     }
 
