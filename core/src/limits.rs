@@ -24,6 +24,61 @@ pub const MAX_OP_LEN: usize = 64 << 10;
 /// Most parents, and most keeps, of one operation: more heads than that are merged first.
 pub const MAX_OP_PARENTS: usize = 256;
 
+/// Connections that are being set up, of each direction; the next one is refused.
+pub const MAX_PENDING_CONNECTIONS: usize = 32;
+/// Connections with one peer.
+pub const MAX_CONNECTIONS_PER_PEER: usize = 4;
+/// A connection that is not encrypted, authenticated and multiplexed by then is dropped.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Pause of a listener after an error that concerns the whole process, such as no descriptors left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// A connection whose sent bytes are not acknowledged for so long is dead.
+pub const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// Bytes that a socket is asked for at once: a record of the encryption and what follows it. Held only while in use.
+pub const SOCKET_READ_AHEAD: usize = 64 << 10;
+/// Streams of one connection, of both directions and all protocols: [`MAX_STREAMS_PER_PEER`] and some for libp2p's own.
+pub const MUXER_STREAMS: usize = 48;
+/// Bytes that all streams of one connection may receive ahead of their readers: 256 KiB for each as yamux prescribes,
+/// and 4 MiB that the busy ones get in addition on links with much bandwidth and delay.
+pub const MUXER_WINDOWS: usize = MUXER_STREAMS * (256 << 10) + (4 << 20);
+/// Bytes of payload in one frame of the muxer: with its header two whole records of Noise, and below the size from
+/// which glibc asks the kernel for each allocation.
+pub const MUXER_FRAME: usize = 2 * 64_511 - 12;
+/// Bytes that the muxer writes before it flushes, when there is more to write.
+pub const MUXER_UNFLUSHED: usize = 128 << 10;
+/// Streams of bib protocols with one peer, both directions together; the next one is refused.
+pub const MAX_STREAMS_PER_PEER: u32 = 32;
+/// Streams of one connection on which both sides have not agreed on a protocol yet.
+pub const MAX_NEGOTIATING_STREAMS: usize = 16;
+/// How long such an agreement may take.
+pub const STREAM_NEGOTIATION: Duration = Duration::from_secs(10);
+/// Bytes allocated for a frame before any of it has come; afterwards at most twice what came.
+pub const FRAME_FIRST_ALLOCATION: usize = 16 << 10;
+/// Bytes of a frame that are copied behind its header, so that short frames leave as one piece.
+pub const FRAME_JOINED_WRITE: usize = 8 << 10;
+/// Time between two pings of a connection: a minute keeps 20 idle peers far below half a KiB a second.
+pub const PING_INTERVAL: Duration = Duration::from_secs(60);
+/// A ping without an answer by then has failed.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Failed pings in a row that end a connection.
+pub const PING_FAILURES_TO_CLOSE: u32 = 2;
+/// Time between two introductions of a node to a connected peer; changes are rare.
+pub const IDENTIFY_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Characters of the name that a peer's program gives itself.
+pub const MAX_AGENT_CHARS: usize = 128;
+/// Addresses of one peer that are looked at.
+pub const MAX_ADDRESSES_PER_PEER: usize = 16;
+/// Bytes of a gossip message beside its content: topic, author, number, signature.
+pub const GOSSIP_ENVELOPE: usize = 1 << 10;
+/// Time between two rounds of upkeep of the gossip mesh; nothing is sent in one unless there is something to say.
+pub const GOSSIP_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the ids of gossip messages are remembered so that a message is handled once.
+pub const GOSSIP_MEMORY: Duration = Duration::from_secs(120);
+/// Gossip messages that wait for one slow peer; those above are dropped.
+pub const GOSSIP_QUEUE: usize = 32;
+/// Gossip topics that one peer may subscribe to.
+pub const MAX_GOSSIP_TOPICS_PER_PEER: usize = 4_096;
+
 /// Requests in flight on one peer stream.
 pub const MAX_REQUESTS_PER_STREAM: usize = 16;
 /// A peer stream without traffic is closed after this.

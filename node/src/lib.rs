@@ -4,4 +4,5 @@
 pub mod config;
 pub mod identity;
 pub mod logging;
+pub mod net;
 pub mod runtime;
