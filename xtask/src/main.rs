@@ -6,6 +6,7 @@ mod process;
 mod rules;
 mod size;
 mod supervise;
+mod symbols;
 mod verify;
 
 use std::process::ExitCode;
@@ -81,7 +82,11 @@ struct Sim {
 /// Sizes of the release binaries and the crates in the tree.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "size")]
-struct Size {}
+struct Size {
+    /// also the ten crates that each binary has most of; builds everything once more, with symbols
+    #[argh(switch)]
+    crates: bool,
+}
 
 /// Runs the fuzz targets at length.
 #[derive(FromArgs)]
@@ -111,7 +116,7 @@ fn main() -> ExitCode {
         Verb::Fix(_) => verify::fix(),
         Verb::Budget(args) => verify::budget(&args.only),
         Verb::Sim(args) => verify::sim(args.seeds, args.seed),
-        Verb::Size(_) => size::run(),
+        Verb::Size(args) => size::run(args.crates),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),
     };
     result.map_or_else(failed, |()| ExitCode::SUCCESS)

@@ -1,0 +1,114 @@
+//! Which crate how much of a program comes from, read from its table of symbols: 64-bit ELF, little endian.
+//!
+//! What generic code became is counted where it was written, not where it is used; a symbol that names no crate is
+//! counted as `C and others`.
+
+use std::collections::BTreeMap;
+
+use bib_benches::Result;
+
+const SYMBOL_TABLE: u32 = 2;
+const SYMBOL_LEN: usize = 24;
+
+/// Bytes of each crate, the largest first.
+pub fn by_crate(elf: &[u8]) -> Result<Vec<(String, u64)>> {
+    let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+    // The same code may have several names.
+    let mut seen = BTreeMap::new();
+    for (name, address, size) in symbols(elf).ok_or("not a 64-bit ELF file with symbols")? {
+        if size > 0 && seen.insert(address, ()).is_none() {
+            *sizes.entry(crate_of(&name).unwrap_or("C and others").to_owned()).or_default() += size;
+        }
+    }
+    let mut sizes: Vec<_> = sizes.into_iter().collect();
+    sizes.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    Ok(sizes)
+}
+
+fn symbols(elf: &[u8]) -> Option<Vec<(String, u64, u64)>> {
+    elf.starts_with(b"\x7fELF\x02\x01").then_some(())?;
+    let (table, n_sections) = (usize::try_from(u64_at(elf, 0x28)?).ok()?, u16_at(elf, 0x3c)?);
+    let section = |n: usize| -> Option<usize> { Some(table + n * usize::from(u16_at(elf, 0x3a)?)) };
+    let place = |header: usize| -> Option<&[u8]> {
+        let offset = usize::try_from(u64_at(elf, header + 0x18)?).ok()?;
+        elf.get(offset..offset.checked_add(usize::try_from(u64_at(elf, header + 0x20)?).ok()?)?)
+    };
+    let mut found = Vec::new();
+    for n in 0..usize::from(n_sections) {
+        let header = section(n)?;
+        if u32_at(elf, header + 4)? != SYMBOL_TABLE {
+            continue;
+        }
+        let names = place(section(usize::try_from(u32_at(elf, header + 0x28)?).ok()?)?)?;
+        for symbol in place(header)?.chunks_exact(SYMBOL_LEN) {
+            let name = names.get(usize::try_from(u32_at(symbol, 0)?).ok()?..)?;
+            let name = name.split(|byte| *byte == 0).next()?;
+            found.push((String::from_utf8_lossy(name).into_owned(), u64_at(symbol, 8)?, u64_at(symbol, 16)?));
+        }
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// The crate that a mangled name begins with, in either of the compiler's two ways.
+fn crate_of(symbol: &str) -> Option<&str> {
+    if let Some(path) = symbol.strip_prefix("_ZN") {
+        let len: usize = path.get(..path.find(|c: char| !c.is_ascii_digit())?)?.parse().ok()?;
+        let first = path.get(path.len() - path.trim_start_matches(|c: char| c.is_ascii_digit()).len()..)?.get(..len)?;
+        // An implementation: `_$LT$alloc..vec..Vec…`.
+        let inner = first.trim_start_matches('_');
+        let inner = ["$LT$", "$RF$", "$BP$", "mut$u20$", "dyn$u20$", "$u5b$", "$LP$", "const$u20$"]
+            .iter()
+            .cycle()
+            .take(32)
+            .fold(inner, |inner, prefix| inner.strip_prefix(prefix).unwrap_or(inner));
+        let end = inner.find(['.', '$']).unwrap_or(inner.len());
+        return inner.get(..end).filter(|name| !name.is_empty());
+    }
+    let mangled = symbol.strip_prefix("_R")?;
+    // A crate is `C`, a number that tells versions apart, the length of its name and the name.
+    for (at, _) in mangled.match_indices('C') {
+        let rest = &mangled[at + 1..];
+        let rest = rest.strip_prefix('s').and_then(|rest| rest.split_once('_')).map_or(rest, |(_, rest)| rest);
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+        if let Ok(len) = rest[..digits].parse::<usize>() {
+            let name = rest[digits..].trim_start_matches('_');
+            return name.get(..len).filter(|name| !name.is_empty());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_are_found_in_both_kinds_of_names() {
+        assert_eq!(crate_of("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE"), Some("core"));
+        assert_eq!(crate_of("_ZN58_$LT$alloc..vec..Vec$LT$u8$GT$$u20$as$u20$core..fmt..Debug17h0E"), Some("alloc"));
+        assert_eq!(crate_of("_RNvCs9ltgdHTiPiY_5redb23abc"), Some("redb2"));
+        assert_eq!(crate_of("_RNvNtCs4fqI2P2rA04_4core3fmt5write"), Some("core"));
+        assert_eq!(crate_of("ZSTD_compress"), None);
+    }
+
+    #[test]
+    fn own_program_consists_of_known_crates() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let sizes = by_crate(&own).unwrap();
+        assert!(sizes.iter().any(|(name, size)| name == "xtask" && *size > 1_000), "{sizes:?}");
+        assert!(sizes.iter().any(|(name, size)| name == "std" && *size > 10_000), "{sizes:?}");
+        assert!(sizes.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+    }
+}
