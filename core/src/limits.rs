@@ -89,16 +89,51 @@ pub const MAX_CHUNKS_PER_REQUEST: usize = 64;
 pub const MAX_PAGES_PER_REQUEST: usize = 7;
 /// Operation ids in one request.
 pub const MAX_OPS_PER_REQUEST: usize = 256;
-/// Ranges in one reconciliation message.
-pub const MAX_RANGES_PER_MESSAGE: usize = 64;
-/// Operation ids listed in one reconciliation message, over all its ranges.
+/// Ranges in one reconciliation message: 24 bytes each.
+pub const MAX_RANGES_PER_MESSAGE: usize = 256;
+/// Operation ids listed in one reconciliation message, over all its ranges: 70 KiB.
 pub const MAX_RANGE_IDS: usize = 2_048;
+/// Pieces into which a whole log is cut for the first comparison.
+pub const SYNC_FIRST_SPLIT: usize = 96;
+/// Most pieces into which a range that differs is cut for the next comparison.
+pub const SYNC_SPLIT: usize = 16;
+/// A range of so few operations is listed instead of cut.
+pub const SYNC_LEAF: u64 = 12;
+/// Ranges of one log that wait for their comparison; the last ones are joined when there are more.
+pub const SYNC_MAX_PENDING: usize = 1_024;
+/// Topics that one peer is reconciled about at the same time.
+pub const SYNC_TOPICS_AT_ONCE: usize = 8;
+/// Topics that wait for their reconciliation with one peer; further ones are found by the next listing.
+pub const SYNC_MAX_WAITING: usize = 16_384;
+/// Operations in one request of a reconciliation: their signatures are checked in one go, a few milliseconds.
+pub const SYNC_OPS_PER_REQUEST: usize = 64;
+/// Bytes of operations in one message of a reconciliation.
+pub const SYNC_OPS_BYTES: usize = 256 << 10;
+/// Batches of operations of one peer that are asked for, or arrived and not yet applied.
+pub const SYNC_BATCHES: usize = 4;
+/// Comparisons that may bring nothing before a log counts as one that never converges; each four operations that
+/// moved allow another.
+pub const SYNC_IDLE_ROUNDS: u32 = 32;
+/// A request of a reconciliation, or of discovery, that is not answered by then has failed.
+pub const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a peer said that it is busy; doubles up to [`STREAM_IDLE`].
+pub const SYNC_PAUSE: Duration = Duration::from_secs(1);
+/// Times in a row that a peer may say it is busy before its reconciliation is given up.
+pub const SYNC_MAX_PAUSES: u32 = 6;
+/// Keys of operations that a peer may let this node visit for one of its requests; more count as further ones.
+pub const SYNC_KEYS_PER_REQUEST: u64 = 4_096;
 /// Topics, heads or catalog entries in one discovery message.
 pub const MAX_ITEMS_PER_MESSAGE: usize = 256;
 /// Requests a second that one peer may make, and how many at once.
 pub const PEER_REQUESTS_PER_SECOND: u32 = 100;
 /// Burst of requests that one peer may make.
 pub const PEER_REQUEST_BURST: u32 = 200;
+/// Requests a second that this node makes of one peer, and how many at once: some room below what the peer allows.
+pub const OWN_REQUESTS_PER_SECOND: u32 = 80;
+/// Burst of requests that this node makes of one peer.
+pub const OWN_REQUEST_BURST: u32 = 150;
+/// Peers whose rates of requests are remembered; the ones that have been quiet are forgotten first.
+pub const MAX_RATED_PEERS: usize = 1_024;
 /// Bytes that may be on their way to one peer.
 pub const PEER_BYTES_IN_FLIGHT: usize = 4 << 20;
 

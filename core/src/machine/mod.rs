@@ -7,4 +7,5 @@
 //! [`limits`](crate::limits). `poll_timeout` names, beside the instant, why the machine wants to be woken.
 
 pub mod bucket;
+pub mod sync;
 pub mod transfer;

@@ -104,6 +104,9 @@ pub struct PeerInfo {
     pub protocols: Vec<String>,
     /// Bytes it could still store.
     pub free_bytes: u64,
+    /// As in [`RangeState::Fingerprint`], over all operations that it shows to the asker: where it equals one's own,
+    /// there is nothing to list.
+    pub catalog: [u8; 16],
 }
 
 /// A topic in a listing.
@@ -236,10 +239,37 @@ pub enum RangeState {
 /// A range of keys from the upper bound of the range before it (or the beginning) up to and without `upper`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
-    /// First key after the range; `None` = the end.
+    /// First key after the range; `None` = the end. Need not be the key of an operation: the zero bytes at its end are
+    /// not sent, so that a bound between two operations of different lamport numbers takes three bytes.
+    #[serde(with = "short_key")]
     pub upper: Option<OpKey>,
     /// What the sender knows of it; `None` = nothing to say, already equal.
     pub state: Option<RangeState>,
+}
+
+mod short_key {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::OpKey;
+    use crate::id::OpId;
+
+    pub(super) fn serialize<S: Serializer>(key: &Option<OpKey>, serializer: S) -> Result<S::Ok, S::Error> {
+        let short = key.as_ref().map(|(lamport, id)| {
+            let len = id.as_bytes().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            (*lamport, serde_bytes::Bytes::new(&id.as_bytes()[..len]))
+        });
+        short.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OpKey>, D::Error> {
+        let Some((lamport, short)) = Option::<(u64, &serde_bytes::Bytes)>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let mut id = [0; 32];
+        let prefix = id.get_mut(..short.len()).filter(|_| short.last() != Some(&0));
+        prefix.ok_or_else(|| de::Error::custom("a bound is too long or ends with zeros"))?.copy_from_slice(short);
+        Ok(Some((lamport, OpId::from_bytes(id))))
+    }
 }
 
 /// A request on [`SYNC`].

@@ -176,6 +176,7 @@ fn discovery() -> (Vec<DiscoveryRequest>, Vec<DiscoveryResponse>) {
             version: "0.1.0".to_owned(),
             protocols: vec!["/bib/data/1.0.0".to_owned()],
             free_bytes: 1 << 40,
+            catalog: [3; 16],
         }),
         DiscoveryResponse::Topics {
             topics: vec![TopicSummary { id: topic, parent: None, name: name("a"), heads_hash: [8; 32] }],
