@@ -1,6 +1,7 @@
 //! The deterministic world of bib: seeded randomness, virtual time, a network and a disk with faults, memory
 //! implementations of the ports, conformance suites, reference models and fuzz targets. Never shipped.
 
+pub mod disk;
 pub mod fuzz;
 pub mod memory;
 pub mod net;

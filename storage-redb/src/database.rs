@@ -221,7 +221,8 @@ impl Store {
         if file.len()? == 0 {
             return Err(StoreError::Corrupt(format!("{name} is empty")));
         }
-        file.settle().map_err(write_error)?;
+        // Who renamed it may have been killed before it synced the folder.
+        disk.sync_folder().map_err(write_error)?;
         Self::over(name, file, cache_bytes)
     }
 

@@ -7,6 +7,6 @@ pub mod disk;
 pub mod lock;
 
 pub use catalog::RedbCatalog;
-pub use chunks::SegmentStore;
-pub use disk::{Disk, Folder};
+pub use chunks::{Bounds, SegmentStore};
+pub use disk::{Disk, Folder, Meter};
 pub use lock::DataDirLock;

@@ -8,4 +8,4 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use store::SegmentStore;
+pub use store::{Bounds, SegmentStore};

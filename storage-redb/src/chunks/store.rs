@@ -7,7 +7,8 @@
 //!
 //! After any cut the index describes a prefix of what was written. At open the records behind it that are whole are
 //! taken over, so that a killed process loses nothing and a power cut only what had not reached the medium; a torn one
-//! is cut off. There are at most [`MAX_UNFLUSHED_BYTES`] to look at, however large the store is. If the index itself is
+//! is cut off. There are at most
+//! [`MAX_UNFLUSHED_BYTES`](limits::MAX_UNFLUSHED_BYTES) to look at, however large the store is. If the index itself is
 //! absent, all segments are read and it is made again.
 //!
 //! What a failure does: a write for which there is no space leaves everything as it was, and the store goes on when
@@ -15,14 +16,14 @@
 //! start, which reads it.
 //!
 //! Deliberately absent: overwriting, a segment grows, is full, and is later only read; time, who puts chunks calls
-//! `flush` at the latest after [`FLUSH_INTERVAL`](bib_core::limits::FLUSH_INTERVAL).
+//! `flush` at the latest after [`FLUSH_INTERVAL`](limits::FLUSH_INTERVAL).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bib_core::chunk::Chunk;
 use bib_core::id::ChunkId;
-use bib_core::limits::{MAX_UNFLUSHED_BYTES, MAX_UNFLUSHED_CHUNKS, SEGMENT_LEN};
+use bib_core::limits;
 use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
 
 use super::format::{Location, RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
@@ -35,6 +36,27 @@ use crate::disk::{Disk, DiskFile, Meter};
 /// Payloads up to this many bytes are copied behind their header, so that a record is one write; longer ones are
 /// written by themselves, which is cheaper than the copy.
 const MAX_COPIED: usize = 16 << 10;
+
+/// What a store may hold before it makes room. The default is what [`limits`] says; tests take less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// A segment takes no more records when it is as long as this, in bytes.
+    pub segment_len: u64,
+    /// Bytes of chunks that are not yet durable.
+    pub unflushed_bytes: u64,
+    /// Chunks that are not yet durable.
+    pub unflushed_chunks: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            segment_len: limits::SEGMENT_LEN,
+            unflushed_bytes: limits::MAX_UNFLUSHED_BYTES,
+            unflushed_chunks: limits::MAX_UNFLUSHED_CHUNKS,
+        }
+    }
+}
 
 /// The segment being written.
 struct Tail {
@@ -66,6 +88,7 @@ struct View {
 
 /// Chunks in segments below one folder. See the module.
 pub struct SegmentStore {
+    bounds: Bounds,
     disk: Meter<Box<dyn Disk>>,
     store: [u8; 16],
     writer: Mutex<Writer>,
@@ -99,6 +122,19 @@ impl SegmentStore {
     /// # Errors
     /// [`StoreError`] when it is damaged, of a newer format, or cannot be read or written.
     pub fn open(disk: Box<dyn Disk>, cache_bytes: usize, seed: [u8; 16]) -> Result<Self, StoreError> {
+        Self::open_bounded(disk, cache_bytes, seed, Bounds::default())
+    }
+
+    /// The same with other bounds.
+    ///
+    /// # Errors
+    /// As [`SegmentStore::open`].
+    pub fn open_bounded(
+        disk: Box<dyn Disk>,
+        cache_bytes: usize,
+        seed: [u8; 16],
+        bounds: Bounds,
+    ) -> Result<Self, StoreError> {
         let disk = Meter::new(disk);
         let names = disk.list()?;
         let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -119,6 +155,7 @@ impl SegmentStore {
         let writer =
             Writer { tail: None, next, new_name: false, unflushed_bytes: 0, figures, n_segments, failed: None };
         let opened = Self {
+            bounds,
             disk,
             store,
             writer: Mutex::new(writer),
@@ -218,8 +255,7 @@ impl SegmentStore {
         let new = self.locate(&header.id)?.is_none();
         if new {
             self.make_room(writer)?;
-            // The name may be as new as the record.
-            writer.new_name = true;
+            // The name of the segment is durable since the index was opened.
             self.add(writer, number, header, offset);
         }
         writer.figures.tail = Some((number, offset + header.record_len()));
@@ -258,7 +294,7 @@ impl SegmentStore {
     /// Flushes when no more may wait.
     fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let n_unflushed = self.view().unflushed.len();
-        if n_unflushed >= MAX_UNFLUSHED_CHUNKS || writer.unflushed_bytes >= MAX_UNFLUSHED_BYTES {
+        if n_unflushed >= self.bounds.unflushed_chunks || writer.unflushed_bytes >= self.bounds.unflushed_bytes {
             self.flush_locked(writer)?;
         }
         Ok(())
@@ -312,7 +348,7 @@ impl SegmentStore {
 
     /// The segment that takes the next `len` bytes.
     fn tail_for<'a>(&self, writer: &'a mut Writer, len: u64) -> Result<&'a mut Tail, StoreError> {
-        if writer.tail.as_ref().is_some_and(|tail| tail.len + len > SEGMENT_LEN) {
+        if writer.tail.as_ref().is_some_and(|tail| tail.len + len > self.bounds.segment_len) {
             self.flush_locked(writer)?;
             writer.tail = None;
         }
