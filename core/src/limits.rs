@@ -148,9 +148,9 @@ pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MIN_CHUNK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Providers that one fetch knows: those it uses and those in reserve, one bit each in a word.
 pub const MAX_FETCH_PROVIDERS: usize = 64;
-/// Chunks that one fetch has in view: looked up, missing, in flight or being verified. Twice as many as a page of the
-/// manifest usually names, so that the next page is there before the last chunk of this one is asked.
-pub const FETCH_WINDOW: usize = 2_048;
+/// Chunks that one fetch has in view: looked up, missing, in flight or being verified. As many as a page of the
+/// manifest usually names: enough to choose the rarest from, and to have the next page before they are all asked.
+pub const FETCH_WINDOW: usize = 1_024;
 /// Bytes that one fetch has in flight or in verification: what four providers with eight average chunks need.
 pub const FETCH_BYTES_IN_FLIGHT: usize = 8 << 20;
 /// Ids in one question of a fetch to the chunk store.
@@ -163,6 +163,8 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 pub const FETCH_RETRY: Duration = Duration::from_millis(500);
 /// Longest such wait.
 pub const MAX_FETCH_RETRY: Duration = Duration::from_secs(30);
+/// Time until a provider that holds a part is asked again what it holds.
+pub const HAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A fetch without progress for so long reports why.
 pub const FETCH_STALL: Duration = Duration::from_secs(20);
 /// Answers in a row that a provider does not have what it is asked for, until it is left alone.

@@ -182,14 +182,14 @@ impl<M: Clone> Net<M> {
         self.send_sized(now, from, to, message, 0);
     }
 
-    /// Puts a message of so many bytes on its way.
-    pub fn send_sized(&mut self, now: Instant, from: usize, to: usize, message: M, len: usize) {
+    /// Puts a message of so many bytes on its way. Returns when its last byte has left, lost or not.
+    pub fn send_sized(&mut self, now: Instant, from: usize, to: usize, message: M, len: usize) -> Instant {
         self.stats.sent += 1;
         self.stats.sent_bytes += len as u64;
         let link = self.links.get(&(from, to)).copied().unwrap_or(self.default);
         if self.cuts.contains(&(from, to)) || self.happens(link.lost_per_mille) {
             self.stats.lost += 1;
-            return;
+            return self.wires.get(&(from, to)).map_or(now, |wire| wire.busy_until.max(now));
         }
         let copies = 1 + usize::from(self.happens(link.doubled_per_mille));
         self.stats.doubled += copies as u64 - 1;
@@ -198,6 +198,7 @@ impl<M: Clone> Net<M> {
             self.queue.insert((at, self.next), (from, to, message.clone()));
             self.next += 1;
         }
+        self.wires.get(&(from, to)).map_or(now, |wire| wire.busy_until)
     }
 
     fn happens(&mut self, per_mille: u32) -> bool {

@@ -75,14 +75,14 @@ pub struct Transmit {
 /// What the chunk store is asked. Each comes back once, by its token, in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreRequest {
-    /// Which of these does it hold? Answered by `Fetch::handle_lookup`.
+    /// Which of these does it hold? Answered by [`Fetch::handle_lookup`](super::fetch::Fetch::handle_lookup).
     Lookup {
         /// Comes back with the answer.
         token: u64,
         /// At most [`MAX_LOOKUP_IDS`](limits::MAX_LOOKUP_IDS).
         ids: Vec<ChunkId>,
     },
-    /// The raw bytes of a page. Answered by `Fetch::handle_page`.
+    /// The raw bytes of a page. Answered by [`Fetch::handle_page`](super::fetch::Fetch::handle_page).
     LoadPage {
         /// Comes back with the answer.
         token: u64,
@@ -90,7 +90,7 @@ pub enum StoreRequest {
         id: ChunkId,
     },
     /// Verify what came (`Chunk::verify`) and add it. Answered by
-    /// `Fetch::handle_put`.
+    /// [`Fetch::handle_put`](super::fetch::Fetch::handle_put).
     Put {
         /// Comes back with the answer.
         token: u64,
@@ -99,7 +99,7 @@ pub enum StoreRequest {
         /// What, unverified.
         data: ChunkData,
     },
-    /// Make everything put before durable. Answered by `Fetch::handle_flushed`.
+    /// Make everything put before durable. Answered by [`Fetch::handle_flushed`](super::fetch::Fetch::handle_flushed).
     Flush {
         /// Comes back with the answer.
         token: u64,
@@ -154,7 +154,7 @@ pub enum StallReason {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// `Fetch::cancel` was called.
+    /// [`Fetch::cancel`](super::fetch::Fetch::cancel) was called.
     #[error("the fetch was cancelled")]
     Cancelled,
     /// [`FetchConfig::deadline`] has passed.

@@ -169,6 +169,8 @@ pub struct Cursor<T> {
     last: Option<T>,
     /// Where the next chunk begins in the stream.
     offset: u64,
+    /// Items before the next one, as far as the pages say so.
+    index: u64,
 }
 
 impl Cursor<Entry> {
@@ -193,13 +195,15 @@ impl Cursor<Entry> {
             {
                 let passed = |refs: &[PageRef]| refs.get(1).is_some_and(|next| next.first.as_str() <= path);
                 while passed(level.refs.as_slice()) {
-                    level.refs.next();
+                    let page = level.refs.next();
+                    self.index = self.index.saturating_add(page.map_or(0, |page| page.count));
                     self.last = None;
                 }
             }
             match self.peek(source)? {
                 Some(entry) if entry.path.as_str() < path => {
                     self.leaf.next();
+                    self.index = self.index.saturating_add(1);
                     self.last = Some(entry);
                 }
                 _ => return Ok(()),
@@ -236,6 +240,7 @@ impl Cursor<ChunkRef> {
                     && self.offset.saturating_add(page.bytes) <= offset
                 {
                     self.offset = self.offset.saturating_add(page.bytes);
+                    self.index = self.index.saturating_add(page.count);
                     level.refs.next();
                 }
                 if level.refs.len() == 0 {
@@ -247,6 +252,7 @@ impl Cursor<ChunkRef> {
             match self.step(source)? {
                 Step::Item(chunk) if self.offset.saturating_add(chunk.bytes()) <= offset => {
                     self.offset = self.offset.saturating_add(chunk.bytes());
+                    self.index = self.index.saturating_add(1);
                     self.leaf.next();
                 }
                 Step::Descended => {}
@@ -270,7 +276,17 @@ impl<T: Listed> Cursor<T> {
                 (vec![Level { refs: pages.clone().into_iter(), depth: *depth }], Vec::new())
             }
         };
-        Self { manifest_size, levels, leaf: leaf.into_iter(), last: None, offset: 0 }
+        Self { manifest_size, levels, leaf: leaf.into_iter(), last: None, offset: 0, index: 0 }
+    }
+
+    /// Place of the next item in the list, counted from 0.
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The pages that are opened next, as far as the open ones name them, the very next first: for fetching ahead.
+    pub fn ahead(&self) -> impl Iterator<Item = &PageRef> {
+        self.levels.iter().rev().flat_map(|level| level.refs.as_slice())
     }
 
     /// The next item without going past it.
@@ -300,6 +316,7 @@ impl<T: Listed> Cursor<T> {
     ) -> Result<Option<T>, ReadError<E>> {
         let Some(item) = self.peek(source)? else { return Ok(None) };
         self.leaf.next();
+        self.index = self.index.saturating_add(1);
         self.offset = self.offset.saturating_add(item.bytes());
         self.last = Some(item.clone());
         Ok(Some(item))
@@ -481,10 +498,17 @@ mod tests {
         assert_eq!(built.content.as_bytes(), &crate::hash::hash(&bytes));
         let root = root(built.manifest, source(&store)).unwrap();
         assert!(matches!(root.chunks, PageList::Pages { .. }), "{} chunks", root.n_chunks);
+        let (mut cursor, mut starts) = (Cursor::chunks(&root), Vec::new());
+        while let begin = cursor.offset() as usize
+            && cursor.next(&mut source(&store)).unwrap().is_some()
+        {
+            starts.push(begin);
+        }
         for at in [0, 1, 4_096, 1_000_003, 5_555_555, bytes.len() - 1] {
             let mut cursor = Cursor::chunks(&root);
             cursor.seek_offset(at as u64, &mut source(&store)).unwrap();
             let start = cursor.offset() as usize;
+            assert_eq!(cursor.index(), starts.iter().position(|begin| *begin == start).unwrap() as u64);
             let chunk = cursor.next(&mut source(&store)).unwrap().unwrap();
             let within = at - start;
             assert!(within < chunk.len as usize, "{at}");
@@ -516,6 +540,7 @@ mod tests {
                 Ok(None) => break,
                 Err(ReadError::Missing(id)) => {
                     n_missing += 1;
+                    assert_eq!(cursor.ahead().next().map(|page| page.id), Some(id));
                     here.insert(id, store[&id].clone());
                 }
                 Err(error) => panic!("{error}"),
