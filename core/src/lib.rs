@@ -4,6 +4,7 @@
 //! and `seed` are arguments, so that a simulation replays to the byte.
 
 pub mod api;
+pub mod apply;
 pub mod catalog;
 pub mod chunk;
 pub mod chunker;

@@ -5,5 +5,6 @@ pub mod disk;
 pub mod fuzz;
 pub mod memory;
 pub mod net;
+pub mod node;
 pub mod reference;
 pub mod rng;

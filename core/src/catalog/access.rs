@@ -89,6 +89,11 @@ impl AccessCache {
         self.roots.retain(|_, of| of != root);
     }
 
+    /// Notes that a tree has a topic more.
+    pub(crate) fn note_topic(&mut self, root: TopicId, topic: TopicId) {
+        self.roots.insert(topic, root);
+    }
+
     fn make_room(&mut self, n_new: usize) {
         let mut n_ops: usize = self.trees.values().map(|tree| tree.log.len()).sum();
         while n_ops + n_new > self.max_ops {

@@ -138,7 +138,12 @@ pub fn parked_after(time: Timestamp) -> Vec<u8> {
     [b"t".as_slice(), &time_bytes(Timestamp(time.0.saturating_add(1)))].concat()
 }
 
-/// The operation in a key of [`parked_until`].
+/// `Parked`: since when an operation waits; the value is its topic.
+pub fn parked_since(time: Timestamp, id: &OpId) -> Vec<u8> {
+    [b"e".as_slice(), &time_bytes(time), id.as_bytes()].concat()
+}
+
+/// The operation in a key of [`waits_for`], [`parked_until`] or [`parked_since`].
 pub fn parked_id(key: &[u8]) -> Option<OpId> {
     OpId::from_slice(key.last_chunk::<32>()?)
 }

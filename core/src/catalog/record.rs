@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::keys;
 use crate::encode::{Versioned, decode};
-use crate::id::{DatasetId, ManifestId, OpId, TopicId, VersionId};
+use crate::id::{DatasetId, ManifestId, TopicId, VersionId};
 use crate::limits;
 use crate::model::{Dataset, Topic, Version};
 use crate::op::Role;
@@ -67,8 +67,6 @@ impl Versioned for Grants {
 pub struct Parked {
     /// When it came, by the clock of this node.
     pub since: Timestamp,
-    /// The operation that is watched for: the lowest of those it waits for; `None` while it waits for its time.
-    pub watched: Option<OpId>,
     /// Whose figures it counts in: its topic, or [`UNKNOWN_TOPICS`].
     pub counted_in: TopicId,
     /// The operation.

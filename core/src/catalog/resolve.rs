@@ -229,19 +229,22 @@ pub fn version(read: &dyn CatalogRead, reference: &Reference) -> Result<(String,
 /// The highest active version whose key in `VersionNumbers` begins with `prefix`; of several with one number the one
 /// that holds it, or the oldest active one.
 pub(crate) fn highest_active(read: &dyn CatalogRead, prefix: &[u8]) -> Result<Option<VersionId>, StoreError> {
-    let mut found: Option<(Vec<u8>, OpId)> = None;
+    let mut number = None;
     record::visit_prefix(read, Table::VersionNumbers, prefix, Order::Descending, &mut |key, value| {
-        let (_, id) = keys::position_of(key).ok_or_else(|| record::corrupt("the key of a version"))?;
-        let number = &key[..key.len() - keys::POSITION_LEN];
-        if found.as_ref().is_some_and(|(known, _)| known != number) {
-            return Ok(ControlFlow::Break(()));
-        }
         if value == [0] {
-            found = Some((number.to_vec(), id));
+            number = key.len().checked_sub(keys::POSITION_LEN).map(|len| key[..len].to_vec());
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(if number.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
-    Ok(found.map(|(_, id)| id.into()))
+    let Some(number) = number else { return Ok(None) };
+    let mut found = None;
+    record::visit_prefix(read, Table::VersionNumbers, &number, Order::Ascending, &mut |key, value| {
+        if value == [0] {
+            found = Some(keys::position_of(key).ok_or_else(|| record::corrupt("the key of a version"))?.1);
+        }
+        Ok(if found.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found.map(VersionId::from))
 }
 
 fn by_id(

@@ -211,6 +211,21 @@ impl Subject<'_> {
     }
 }
 
+/// What a content operation does, as far as rights are concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Deed<'a> {
+    /// Who does it.
+    pub author: UserId,
+    /// What.
+    pub verb: Verb,
+    /// To what.
+    pub subject: Subject<'a>,
+    /// The access operations that the operation knows of, directly or through others.
+    pub heads: &'a [OpId],
+    /// When.
+    pub time: Timestamp,
+}
+
 /// Index of an operation, by order of arrival.
 type Idx = usize;
 
@@ -270,6 +285,8 @@ struct TopicNode {
     heads: Vec<Idx>,
     /// Archives, restores and deletes, by position.
     status_ops: Vec<Idx>,
+    /// Those, and changes of visibility, by position.
+    field_ops: Vec<Idx>,
 }
 
 /// The access operations of one tree of topics, and what follows from them.
@@ -284,6 +301,8 @@ pub struct AccessLog {
     topics: BTreeMap<TopicId, TopicNode>,
     /// Rights by the user they were given to, by position.
     given_to: BTreeMap<UserId, Vec<Given>>,
+    /// Whom the root was ever given to.
+    owners: BTreeSet<UserId>,
     /// Removals, and those of each user, by position.
     takings: Vec<Idx>,
     takings_of: BTreeMap<UserId, Vec<Idx>>,
@@ -354,8 +373,8 @@ impl AccessLog {
     /// Whether the operation's author had the right by its past alone.
     fn admit(&self, op: &Operation) -> Result<(), AccessError> {
         let past = self.closure(&op.parents)?;
-        // Removals outside of its past change the verdicts in it, and a removal may be denied for what it leaves.
-        if !op.body.is_removal() && self.takings.iter().all(|i| past.has(self.nodes[*i].place)) {
+        // A removal may be denied for what it leaves.
+        if !op.body.is_removal() && self.is_settled(&past) {
             self.authorise(&self.state, &View::of(&past), op)?;
             return Ok(());
         }
@@ -428,7 +447,14 @@ impl AccessLog {
                     chain.extend(&above.chain);
                 }
             }
-            let node = TopicNode { create: i, chain, children: Vec::new(), heads: Vec::new(), status_ops: Vec::new() };
+            let node = TopicNode {
+                create: i,
+                chain,
+                children: Vec::new(),
+                heads: Vec::new(),
+                status_ops: Vec::new(),
+                field_ops: Vec::new(),
+            };
             self.topics.insert(topic, node);
         }
         self.by_id.insert(op.id(), i);
@@ -465,15 +491,23 @@ impl AccessLog {
             }
             _ => {}
         }
+        let root = self.root.map(Resource::Topic);
         let nodes = &self.nodes;
         let position = |i: &Idx| nodes[*i].op.position();
         let sorted = |list: &mut Vec<Idx>| {
             let at = list.partition_point(|other| position(other) < position(&i));
             list.insert(at, i);
         };
-        if matches!(nodes[i].op.body, Body::ArchiveTopic | Body::RestoreTopic | Body::DeleteTopic { .. }) {
-            sorted(&mut self.topics.get_mut(&topic).expect("placed with its topic").status_ops);
+        let is_status = matches!(nodes[i].op.body, Body::ArchiveTopic | Body::RestoreTopic | Body::DeleteTopic { .. });
+        if is_status || matches!(nodes[i].op.body, Body::SetVisibility { .. }) {
+            let node = self.topics.get_mut(&topic).expect("placed with its topic");
+            sorted(&mut node.field_ops);
+            if is_status {
+                sorted(&mut node.status_ops);
+            }
         }
+        let is_ownership = |given: &Given| given.role == Role::Owner && Some(given.resource) == root;
+        self.owners.extend(rights.iter().filter(|given| is_ownership(given)).map(|given| given.user));
         for given in rights {
             let list = self.given_to.entry(given.user).or_default();
             let at = list.partition_point(|other| position(&other.op) <= position(&i));
@@ -616,62 +650,128 @@ impl AccessLog {
         self.role_in(&self.state, &View::of(&all), user, subject, time).map(|held| held.role)
     }
 
-    /// The verdict on a content operation that names these access operations as parents. The `Err` is that it cannot
-    /// be in a log: its author did not have the right by what it names alone. `is_kept` says whether the operation can
-    /// be reached from the `keeps` of a removal.
+    /// Whether nothing outside of a past bears on the verdicts in it, so that they are those of everything.
+    fn is_settled(&self, past: &Past) -> bool {
+        if self.takings.is_empty() {
+            return true;
+        }
+        let is_inside = |i: &Idx| past.has(self.nodes[*i].place);
+        if !self.takings.iter().all(is_inside) {
+            return false;
+        }
+        // What a removal keeps outside of the past may lead to what is in it and was void without.
+        let keeps_inside = |r: &Idx| {
+            let removal = &self.nodes[*r];
+            let kept = removal.op.keeps.iter().filter_map(|id| self.by_id.get(id)).filter(|k| !is_inside(k));
+            kept.map(|k| &self.nodes[*k].past).any(|kept| kept.meets_beyond(past, &removal.past))
+        };
+        // Without an owner in the past, one of its removals would be denied by it alone.
+        !self.takings.iter().any(keeps_inside) && self.has_owner_in(&self.state, &View::of(past))
+    }
+
+    /// Whether nothing outside of the past of these operations bears on the verdicts in it: then this log admits a
+    /// content operation that names them as [`AccessLog::past_of`] them does.
+    ///
+    /// # Errors
+    /// [`AccessError::UnknownParents`].
+    pub fn is_settled_for(&self, heads: &[OpId]) -> Result<bool, AccessError> {
+        Ok(self.is_settled(&self.closure(heads)?))
+    }
+
+    /// The log of these operations and all before them.
+    ///
+    /// # Errors
+    /// [`AccessError::UnknownParents`].
+    pub fn past_of(&self, heads: &[OpId]) -> Result<Self, AccessError> {
+        let past = self.closure(heads)?;
+        let in_past = self.order.values().filter(|i| past.has(self.nodes[**i].place));
+        Self::restore(in_past.map(|i| self.nodes[*i].op.clone()))
+    }
+
+    /// Whether the author of a content operation had the right by what it names alone; else it can be in no log. To be
+    /// asked of the log of its past, or of one that is settled for it.
     ///
     /// # Errors
     /// [`AccessError::UnknownParents`] when a head is not known, [`AccessError::Denied`].
+    pub fn admits_content(&self, deed: &Deed<'_>) -> Result<(), AccessError> {
+        let past = self.closure(deed.heads)?;
+        self.may_in(&self.state, &View::of(&past), &deed.author, deed.verb, deed.subject, deed.time)?;
+        Ok(())
+    }
+
+    /// The verdict on a content operation that was admitted. `is_kept` says whether it can be reached from the `keeps`
+    /// of a removal.
+    ///
+    /// # Errors
+    /// [`AccessError::UnknownParents`] when a head is not known.
     pub fn judge_content(
         &self,
-        author: &UserId,
-        verb: Verb,
-        subject: Subject<'_>,
-        heads: &[OpId],
-        time: Timestamp,
+        deed: &Deed<'_>,
         mut is_kept: impl FnMut(&Operation) -> bool,
     ) -> Result<Verdict, AccessError> {
+        let Deed { author, verb, subject, heads, time } = *deed;
         let past = self.closure(heads)?;
-        let state = &self.state;
-        if self.takings.iter().all(|i| past.has(self.nodes[*i].place)) {
-            self.may_in(state, &View::of(&past), author, verb, subject, time)?;
-            return Ok(Verdict::Valid);
-        }
-        // What it names alone, without the removals that it did not know.
-        let in_past = self.order.values().filter(|i| past.has(self.nodes[**i].place));
-        let alone = Self::restore(in_past.map(|i| self.nodes[*i].op.clone()))?;
-        alone.may_in(&alone.state, &View::of(&alone.chains.all()), author, verb, subject, time)?;
-        if let Err(denial) = self.may_in(state, &View::of(&past), author, verb, subject, time) {
+        let may = |view: &View<'_>| self.may_in(&self.state, view, &author, verb, subject, time);
+        if let Err(denial) = may(&View::of(&past)) {
             return Ok(Verdict::Denied(denial));
         }
         let unaware: Vec<Idx> = self
-            .removals_of(author)
+            .removals_of(&author)
             .into_iter()
-            .filter(|i| state.is_valid(*i) && !past.has(self.nodes[*i].place) && !is_kept(&self.nodes[*i].op))
+            .filter(|i| self.state.is_valid(*i) && !past.has(self.nodes[*i].place) && !is_kept(&self.nodes[*i].op))
             .collect();
-        let view = View { past: &past, extra: &unaware };
-        match (self.may_in(state, &view, author, verb, subject, time), unaware.first()) {
-            (Err(_), Some(first)) => Ok(Verdict::Void { by: self.nodes[*first].op.id() }),
+        match unaware.first() {
+            Some(first) if may(&View { past: &past, extra: &unaware }).is_err() => {
+                Ok(Verdict::Void { by: self.nodes[*first].op.id() })
+            }
             _ => Ok(Verdict::Valid),
         }
     }
 
-    /// The rights in force on topics by everything that is known, expired ones included, ordered.
-    pub fn grants_in_force(&self) -> Vec<GrantInForce> {
+    /// Whether a removal names an operation in its `keeps` that is not in this log: content, or not yet here.
+    pub fn is_awaited(&self, id: &OpId) -> bool {
+        self.awaited.contains(id)
+    }
+
+    /// A user and everyone to whom their rights may have passed by replaced keys.
+    pub fn heirs_of(&self, user: &UserId) -> BTreeSet<UserId> {
+        let mut heirs = BTreeSet::from([*user]);
+        let mut open = vec![*user];
+        while let Some(key) = open.pop() {
+            let takings = self.takings_of.get(&key).into_iter().flatten();
+            for new in takings.filter_map(|i| self.nodes[*i].taking.and_then(|taking| taking.moves_to)) {
+                if heirs.insert(new) {
+                    open.push(new);
+                }
+            }
+        }
+        heirs
+    }
+
+    /// Who loses rights by a removal in this log, heirs included; nobody for another operation.
+    pub fn removed_by(&self, id: &OpId) -> BTreeSet<UserId> {
+        let taking = self.by_id.get(id).and_then(|i| self.nodes[*i].taking);
+        taking.map_or_else(BTreeSet::new, |taking| self.heirs_of(&taking.user))
+    }
+
+    /// The rights in force of one user, as in [`AccessLog::grants_in_force`].
+    pub fn grants_of(&self, user: &UserId) -> Vec<GrantInForce> {
         let all = self.chains.all();
-        let view = View::of(&all);
-        let users: BTreeSet<UserId> = self.given_to.keys().chain(self.moves_to.keys()).copied().collect();
-        let held = users.iter().flat_map(|user| {
-            let rights = self.rights(&self.state, &view, user);
-            rights.into_iter().map(|held| GrantInForce {
-                resource: held.resource,
-                user: *user,
-                role: held.role,
-                expires_at: held.expires_at,
-            })
+        let held = self.rights(&self.state, &View::of(&all), user).into_iter().map(|held| GrantInForce {
+            resource: held.resource,
+            user: *user,
+            role: held.role,
+            expires_at: held.expires_at,
         });
         let set: BTreeSet<GrantInForce> = held.collect();
         set.into_iter().collect()
+    }
+
+    /// The rights in force on topics by everything that is known, expired ones included, ordered.
+    pub fn grants_in_force(&self) -> Vec<GrantInForce> {
+        let users: BTreeSet<UserId> = self.given_to.keys().chain(self.moves_to.keys()).copied().collect();
+        let held: BTreeSet<GrantInForce> = users.iter().flat_map(|user| self.grants_of(user)).collect();
+        held.into_iter().collect()
     }
 
     /// A topic; `None` when its creation is not known.
@@ -691,11 +791,10 @@ impl AccessLog {
             is_valid: node.chain.iter().all(|topic| self.state.is_valid(self.topics[topic].create)),
             updated_at: create.time,
         };
-        for (op, _) in self.ops().filter(|(op, verdict)| op.topic() == *topic && verdict.is_valid()) {
-            match &op.body {
-                Body::SetVisibility { visibility } => state.visibility = *visibility,
-                Body::ArchiveTopic | Body::RestoreTopic | Body::DeleteTopic { .. } => {}
-                _ => continue,
+        for i in node.field_ops.iter().filter(|i| self.state.is_valid(**i)) {
+            let op = &self.nodes[*i].op;
+            if let Body::SetVisibility { visibility } = &op.body {
+                state.visibility = *visibility;
             }
             state.updated_at = state.updated_at.max(op.time);
         }

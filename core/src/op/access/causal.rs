@@ -28,13 +28,21 @@ const NO_CHAIN: u32 = u32::MAX;
 impl Past {
     /// Whether an operation is in it.
     pub(super) fn has(&self, place: Place) -> bool {
-        if place.chain == self.own.0 {
-            return place.at < self.own.1;
+        place.at < self.count(place.chain)
+    }
+
+    /// Whether it has something in common with `other` that is not in `known`.
+    pub(super) fn meets_beyond(&self, other: &Self, known: &Self) -> bool {
+        let own = std::iter::once(self.own).filter(|(chain, _)| *chain != NO_CHAIN);
+        let mut counts = self.counts.iter().copied().chain(own);
+        counts.any(|(chain, n)| n.min(other.count(chain)) > known.count(chain))
+    }
+
+    fn count(&self, chain: u32) -> u32 {
+        if chain == self.own.0 {
+            return self.own.1;
         }
-        match self.counts.binary_search_by_key(&place.chain, |(chain, _)| *chain) {
-            Ok(i) => place.at < self.counts[i].1,
-            Err(_) => false,
-        }
+        self.counts.binary_search_by_key(&chain, |(known, _)| *known).map_or(0, |i| self.counts[i].1)
     }
 
     /// How many operations are in it.

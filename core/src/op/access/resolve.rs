@@ -124,11 +124,12 @@ impl AccessLog {
 
     /// Whether the root has a permanent owner.
     pub(super) fn has_owner(&self, state: &State) -> bool {
-        if self.root.is_none() {
-            return true;
-        }
-        let users: BTreeSet<_> = self.given_to.keys().chain(self.moves_to.keys()).collect();
-        users.into_iter().any(|user| self.n_ownerships(state, user) > 0)
+        self.root.is_none() || self.has_owner_in(state, &View::of(&self.chains.all()))
+    }
+
+    pub(super) fn has_owner_in(&self, state: &State, view: &View<'_>) -> bool {
+        let mut users = self.owners.iter().chain(self.moves_to.keys());
+        users.any(|user| self.n_ownerships_in(state, view, user) > 0)
     }
 
     fn last_that_ended_an_owner(&self, state: &State) -> Option<Idx> {
@@ -148,8 +149,11 @@ impl AccessLog {
 
     /// Permanent ownerships of the root that a user holds.
     fn n_ownerships(&self, state: &State, user: &UserId) -> usize {
-        let all = self.chains.all();
-        let rights = self.rights(state, &View::of(&all), user).into_iter();
+        self.n_ownerships_in(state, &View::of(&self.chains.all()), user)
+    }
+
+    fn n_ownerships_in(&self, state: &State, view: &View<'_>, user: &UserId) -> usize {
+        let rights = self.rights(state, view, user).into_iter();
         let root = self.root.map(Resource::Topic);
         rights
             .filter(|held| Some(held.resource) == root && held.role == Role::Owner && held.expires_at.is_none())

@@ -1,0 +1,553 @@
+//! The one door: what the catalog says follows from the set of operations, in every order of arrival, and is what a
+//! naive model says.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use bib_core::api::request::{ContextFor, Paging};
+use bib_core::catalog::{content, list, log, record, resolve};
+use bib_core::command::{Applied, Command, OpOutcome, Origin, Refused};
+use bib_core::id::{ContentId, DatasetId, ManifestId, OpId, TopicId, VersionId};
+use bib_core::limits;
+use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Name, Topic, TopicStatus, Version, Visibility};
+use bib_core::op::operation::{FieldChanges, NewVersion};
+use bib_core::op::{Body, Operation, Resource, Role};
+use bib_core::port::Table;
+use bib_core::time::Timestamp;
+use bib_core::wire::message::FindQuery;
+use bib_sim::node::{CatalogNode, PEER, nothing, sign, user};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+const ALL: Paging = Paging { limit: 1_000, offset: 0 };
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn create_topic(text: &str, parent: Option<TopicId>) -> Body {
+    let fields = FieldChanges::default();
+    Body::CreateTopic { parent, name: name(text), visibility: Visibility::Public, fields }
+}
+
+fn create_dataset(text: &str) -> Body {
+    Body::CreateDataset { name: name(text), fields: FieldChanges::default() }
+}
+
+fn publish(dataset: DatasetId, number: &str) -> Body {
+    let manifest = ManifestId::from_bytes(bib_core::hash::hash(number.as_bytes()));
+    Body::PublishVersion(NewVersion {
+        dataset,
+        semver: number.parse().unwrap(),
+        previous: None,
+        message: String::new(),
+        manifest,
+        content: ContentId::from(manifest),
+        size: 1,
+        n_files: 1,
+        format: ContentFormat::Csv,
+        schema: None,
+        row_count: None,
+        license: None,
+        source_url: None,
+    })
+}
+
+fn describe(dataset: DatasetId, text: &str) -> Body {
+    let fields = FieldChanges { description: Some(text.to_owned()), ..FieldChanges::default() };
+    Body::UpdateDataset { dataset, fields }
+}
+
+fn grant(topic: TopicId, to: u8, role: Role) -> Body {
+    Body::Grant { resource: Resource::Topic(topic), user: user(to), role, expires_at: None }
+}
+
+fn revoke(topic: TopicId, from: u8) -> Body {
+    Body::Revoke { resource: Resource::Topic(topic), user: user(from), keep_below: false }
+}
+
+fn wanted(topic: TopicId, body: &Body) -> ContextFor {
+    match body.class() {
+        bib_core::op::Class::Content => ContextFor::Content(topic),
+        _ if body.is_removal() => ContextFor::Removal(topic),
+        _ => ContextFor::Access(topic),
+    }
+}
+
+/// A node with what a story needs.
+#[derive(Default)]
+struct Story(CatalogNode);
+
+impl Story {
+    /// A root topic `weather` of user 1.
+    fn begin() -> (Self, TopicId) {
+        let mut story = Self::default();
+        let op = sign(1, None, nothing(), NOW, create_topic("weather", None));
+        assert_eq!(story.submit(&op), OpOutcome::New);
+        (story, op.topic())
+    }
+
+    /// The same catalog, elsewhere.
+    fn fork(&self) -> Self {
+        let mut other = Self::default();
+        other.learn(self);
+        other
+    }
+
+    fn make(&mut self, by: u8, topic: TopicId, body: Body) -> Operation {
+        let context = self.0.context(wanted(topic, &body)).unwrap();
+        let in_topic = (!matches!(body, Body::CreateTopic { .. })).then_some(topic);
+        sign(by, in_topic, context, NOW, body)
+    }
+
+    fn submit(&mut self, op: &Operation) -> OpOutcome {
+        self.0.take(std::slice::from_ref(op), Origin::User, NOW).outcomes[0].clone()
+    }
+
+    fn hear(&mut self, op: &Operation) -> OpOutcome {
+        self.0.take(std::slice::from_ref(op), PEER, NOW).outcomes[0].clone()
+    }
+
+    /// Does something as a user of this node.
+    fn act(&mut self, by: u8, topic: TopicId, body: Body) -> Operation {
+        let op = self.make(by, topic, body);
+        assert_eq!(self.submit(&op), OpOutcome::New, "{:?}", op.body);
+        op
+    }
+
+    fn refused(&mut self, by: u8, topic: TopicId, body: Body) -> Refused {
+        let op = self.make(by, topic, body);
+        let before = self.0.dump();
+        let OpOutcome::Refused(refused) = self.submit(&op) else { panic!("not refused: {:?}", op.body) };
+        assert_eq!(self.0.dump(), before, "what is refused changes nothing");
+        refused
+    }
+
+    fn dataset(&mut self, by: u8, topic: TopicId, text: &str) -> DatasetId {
+        self.act(by, topic, create_dataset(text)).id().into()
+    }
+
+    fn learn(&mut self, other: &Self) {
+        let mut ops: Vec<Operation> = other.0.ops.values().cloned().collect();
+        ops.sort_by_key(Operation::position);
+        self.0.take(&ops, PEER, NOW);
+    }
+
+    fn view_dataset(&self, id: DatasetId) -> Option<Dataset> {
+        record::dataset(&*self.0.read(), &id).unwrap()
+    }
+
+    fn view_version(&self, id: OpId) -> Option<Version> {
+        record::version(&*self.0.read(), &VersionId::from(id)).unwrap()
+    }
+
+    fn view_topic(&self, id: TopicId) -> Topic {
+        record::topic(&*self.0.read(), &id).unwrap().unwrap()
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let listed = list::datasets(&*self.0.read(), None, ALL).unwrap();
+        assert_eq!(listed.total, listed.items.len() as u64);
+        listed.items.into_iter().map(|item| item.path).collect()
+    }
+}
+
+/// Both learn of each other, and must then say the same.
+fn meet(a: &mut Story, b: &mut Story) {
+    let before = a.fork();
+    a.learn(b);
+    b.learn(&before);
+    b.learn(a);
+    assert_eq!(a.0.dump(), b.0.dump());
+}
+
+#[test]
+fn what_is_published_can_be_named_and_listed() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let first = story.act(1, topic, publish(dataset, "1.0.0"));
+    let second = story.act(1, topic, publish(dataset, "1.1.0"));
+    let pre = story.act(1, topic, publish(dataset, "2.0.0-rc.1"));
+    let read = story.0.read();
+    let version = |text: &str| resolve::version(&*read, &text.parse().unwrap()).unwrap().1.id.into();
+    let by_id = VersionId::from(pre.id()).short();
+    let named: Vec<OpId> =
+        ["weather/temps", "weather/temps@1.0.0", "weather/temps@1", "weather/temps@1.0", "weather/temps@2"]
+            .into_iter()
+            .map(version)
+            .collect();
+    assert_eq!(named, [second.id(), first.id(), second.id(), first.id(), pre.id()]);
+    assert_eq!(version(&format!("weather/temps@{by_id}")), pre.id());
+    let found =
+        list::find(&*read, &FindQuery { text: Some("TEM".to_owned()), limit: 10, ..FindQuery::default() }).unwrap();
+    assert_eq!((found.total, found.items[0].path.as_str()), (1, "weather/temps"));
+    let versions = list::versions(&*read, &"weather/temps".parse().unwrap(), ALL).unwrap();
+    let order: Vec<OpId> = versions.items.iter().map(|item| item.version.id.into()).collect();
+    assert_eq!((versions.total, order), (3, vec![pre.id(), second.id(), first.id()]));
+}
+
+#[test]
+fn user_is_refused_what_the_present_state_does_not_allow() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    story.act(1, topic, publish(dataset, "1.0.0"));
+    assert!(matches!(story.refused(1, topic, create_dataset("temps")), Refused::Exists(_)));
+    assert!(matches!(story.refused(1, topic, publish(dataset, "1.0.0")), Refused::Exists(_)));
+    assert!(matches!(story.refused(2, topic, publish(dataset, "1.0.1")), Refused::Denied(_)));
+    assert!(matches!(story.refused(1, topic, revoke(topic, 1)), Refused::LastOwner(_)));
+    assert!(matches!(story.refused(1, topic, Body::RestoreTopic), Refused::Precondition(_)));
+    let sub = story.act(1, topic, create_topic("daily", Some(topic))).topic();
+    let fields = FieldChanges { description: Some("again".to_owned()), ..FieldChanges::default() };
+    let again = Body::CreateTopic { parent: Some(topic), name: name("daily"), visibility: Visibility::Public, fields };
+    assert!(matches!(story.refused(1, topic, again), Refused::Exists(_)));
+    assert!(matches!(story.refused(1, topic, Body::DeleteTopic { force: false }), Refused::Precondition(_)));
+    story.act(1, sub, Body::DeleteTopic { force: false });
+    story.act(1, topic, Body::ArchiveDataset { dataset });
+    assert!(matches!(story.refused(1, topic, publish(dataset, "1.0.1")), Refused::Archived(_)));
+    story.act(1, topic, Body::ArchiveTopic);
+    assert!(matches!(story.refused(1, topic, Body::RestoreDataset { dataset }), Refused::Archived(_)));
+    story.act(1, topic, Body::RestoreTopic);
+    story.act(1, topic, Body::RestoreDataset { dataset });
+    assert_eq!(story.view_dataset(dataset).unwrap().status, DatasetStatus::Active);
+    let context = story.0.context(ContextFor::Content(topic)).unwrap();
+    let late = sign(1, Some(topic), context, NOW.saturating_add(limits::CLOCK_SKEW * 2), create_dataset("late"));
+    assert_eq!(story.submit(&late), OpOutcome::Refused(Refused::Clock));
+}
+
+#[test]
+fn operations_of_a_user_are_taken_together_or_not_at_all() {
+    let (mut story, topic) = Story::begin();
+    let good = story.make(1, topic, create_dataset("temps"));
+    let context = story.0.context(ContextFor::Access(topic)).unwrap();
+    let bad = sign(2, Some(topic), context, NOW, Body::ArchiveTopic);
+    let before = story.0.dump();
+    let applied = story.0.take(&[good.clone(), bad, good.clone()], Origin::User, NOW);
+    assert!(matches!(
+        applied.outcomes[..],
+        [OpOutcome::Undone, OpOutcome::Refused(Refused::Denied(_)), OpOutcome::Undone]
+    ));
+    assert_eq!((applied.new, applied.versions), (vec![], vec![]));
+    assert_eq!(story.0.dump(), before);
+    assert_eq!(story.submit(&good), OpOutcome::New);
+    assert_eq!(story.submit(&good), OpOutcome::Known);
+}
+
+#[test]
+fn known_operations_change_nothing() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let version = story.act(1, topic, publish(dataset, "1.0.0"));
+    let before = story.0.dump();
+    let ops: Vec<Operation> = story.0.ops.values().cloned().collect();
+    let applied = story.0.take(&ops, PEER, NOW);
+    assert!(applied.outcomes.iter().all(|outcome| *outcome == OpOutcome::Known));
+    assert_eq!((applied.new, applied.versions), (vec![], vec![]));
+    assert_eq!(story.hear(&version), OpOutcome::Known);
+    assert_eq!(story.0.dump(), before);
+}
+
+#[test]
+fn owners_who_revoke_each_other_leave_the_same_content_everywhere() {
+    let (mut a, topic) = Story::begin();
+    a.act(1, topic, grant(topic, 2, Role::Owner));
+    a.act(1, topic, grant(topic, 3, Role::Owner));
+    let mut b = a.fork();
+    a.act(3, topic, revoke(topic, 2));
+    let by_three = a.dataset(3, topic, "three");
+    b.act(2, topic, revoke(topic, 3));
+    let by_two = b.dataset(2, topic, "two");
+    let version = b.act(2, topic, publish(by_two, "1.0.0"));
+    meet(&mut a, &mut b);
+    for node in [&a, &b] {
+        assert_eq!(node.view_dataset(by_three), None, "the right of user 2 is older");
+        assert_eq!(node.paths(), ["weather/two"]);
+        assert!(node.view_version(version.id()).is_some());
+    }
+}
+
+#[test]
+fn backdated_content_of_a_removed_user_is_void_and_what_they_had_done_stays() {
+    let (mut story, topic) = Story::begin();
+    story.act(1, topic, grant(topic, 2, Role::Contributor));
+    let seen = story.dataset(2, topic, "seen");
+    let backdated = story.make(2, topic, create_dataset("backdated"));
+    let mut elsewhere = story.fork();
+    story.act(1, topic, revoke(topic, 2));
+    let unseen = elsewhere.act(2, topic, publish(seen, "1.0.0"));
+    let other = elsewhere.act(1, topic, publish(seen, "2.0.0"));
+    assert_eq!(story.hear(&backdated), OpOutcome::New, "it is in the log, since others may rest on it");
+    assert_eq!(story.view_dataset(backdated.id().into()), None);
+    meet(&mut story, &mut elsewhere);
+    elsewhere.hear(&backdated);
+    for node in [&story, &elsewhere] {
+        assert_eq!(node.paths(), ["weather/seen"]);
+        assert_eq!(node.view_version(unseen.id()), None);
+        assert!(node.view_version(other.id()).is_some(), "another user's version stays");
+        let read = node.0.read();
+        assert_eq!(log::op_bytes(&*read, &unseen.id()).unwrap().unwrap().0, log::OpStatus::Void);
+    }
+    assert!(matches!(story.refused(2, topic, create_dataset("more")), Refused::Denied(_)));
+}
+
+#[test]
+fn what_rests_on_void_content_has_no_effect() {
+    let (mut story, topic) = Story::begin();
+    story.act(1, topic, grant(topic, 2, Role::Contributor));
+    let mut elsewhere = story.fork();
+    story.act(1, topic, revoke(topic, 2));
+    let dataset = elsewhere.dataset(2, topic, "void");
+    let version = elsewhere.act(1, topic, publish(dataset, "1.0.0"));
+    assert!(elsewhere.view_version(version.id()).is_some());
+    meet(&mut story, &mut elsewhere);
+    assert_eq!((elsewhere.view_dataset(dataset), elsewhere.view_version(version.id())), (None, None));
+    assert_eq!(elsewhere.paths(), [""; 0]);
+}
+
+#[test]
+fn content_that_a_removal_keeps_counts_when_it_comes_after_the_removal() {
+    let (mut story, topic) = Story::begin();
+    story.act(1, topic, grant(topic, 2, Role::Contributor));
+    let dataset = story.dataset(2, topic, "temps");
+    let version = story.act(2, topic, publish(dataset, "1.0.0"));
+    story.act(1, topic, revoke(topic, 2));
+    let mut late = Story::default();
+    let mut ops: Vec<Operation> = story.0.ops.values().cloned().collect();
+    // All access operations, then content: as a node does that syncs the access log alone first.
+    ops.sort_by_key(|op| (op.class(), op.position()));
+    let applied: Vec<Applied> = ops.iter().map(|op| late.0.take(std::slice::from_ref(op), PEER, NOW)).collect();
+    assert!(late.view_version(version.id()).is_some());
+    assert_eq!(applied.last().unwrap().versions, [VersionId::from(version.id())], "it counts from then on");
+    assert_eq!(late.0.dump(), story.0.dump());
+}
+
+#[test]
+fn a_topic_keeps_its_last_owner() {
+    let (mut a, topic) = Story::begin();
+    a.act(1, topic, grant(topic, 2, Role::Owner));
+    let mut b = a.fork();
+    let first = a.act(1, topic, revoke(topic, 1));
+    let second = b.act(2, topic, revoke(topic, 2));
+    meet(&mut a, &mut b);
+    let last = if first.position() > second.position() { 1 } else { 2 };
+    let members = list::members(&*a.0.read(), &topic, 10).unwrap();
+    assert_eq!(members, [(Resource::Topic(topic), user(last), Role::Owner, None)]);
+    assert!(matches!(a.refused(last, topic, revoke(topic, last)), Refused::LastOwner(_)));
+}
+
+#[test]
+fn datasets_of_one_name_are_told_apart_and_the_oldest_holds_it() {
+    let (mut a, topic) = Story::begin();
+    a.act(1, topic, grant(topic, 2, Role::Contributor));
+    let mut b = a.fork();
+    let one = a.dataset(1, topic, "temps");
+    let two = b.dataset(2, topic, "temps");
+    meet(&mut a, &mut b);
+    let (holder, other) = if one < two { (one, two) } else { (two, one) };
+    assert_eq!(a.paths(), ["weather/temps".to_owned(), format!("weather/temps~{}", other.short())]);
+    let id_of = |story: &Story, text: &str| resolve::dataset(&*story.0.read(), &text.parse().unwrap()).unwrap().1.id;
+    assert_eq!(id_of(&a, "weather/temps"), holder);
+    assert_eq!(id_of(&a, &format!("weather/temps~{}", other.short())), other);
+    assert_eq!(a.view_dataset(other).map(|dataset| dataset.name_taken), Some(true));
+    a.act(1, topic, Body::DeleteDataset { dataset: holder });
+    assert_eq!(id_of(&a, "weather/temps"), other, "a tombstone holds no name");
+    assert_eq!(a.paths(), ["weather/temps"]);
+}
+
+#[test]
+fn versions_of_one_number_are_told_apart_and_the_oldest_is_meant() {
+    let (mut a, topic) = Story::begin();
+    let dataset = a.dataset(1, topic, "temps");
+    a.act(1, topic, grant(topic, 2, Role::Contributor));
+    let mut b = a.fork();
+    let one = a.act(1, topic, publish(dataset, "1.0.0"));
+    let two = b.act(2, topic, publish(dataset, "1.0.0"));
+    meet(&mut a, &mut b);
+    let (holder, other) = if one.position() < two.position() { (&one, &two) } else { (&two, &one) };
+    let taken = |op: &Operation| a.view_version(op.id()).unwrap().semver_taken;
+    assert_eq!((taken(holder), taken(other)), (false, true));
+    let meant = resolve::version(&*a.0.read(), &"weather/temps@1.0.0".parse().unwrap()).unwrap().1.id;
+    assert_eq!(meant, holder.id().into());
+    assert_eq!(a.view_dataset(dataset).unwrap().latest, Some(holder.id().into()));
+    let withdraw = Body::WithdrawVersion { dataset, version: holder.id().into() };
+    a.act(1, topic, withdraw);
+    assert_eq!(a.view_dataset(dataset).unwrap().latest, Some(other.id().into()));
+    assert_eq!(a.view_dataset(dataset).unwrap().version_count, 2);
+}
+
+#[test]
+fn delete_beats_an_update_and_a_version_that_did_not_know_of_it() {
+    let (mut a, topic) = Story::begin();
+    let dataset = a.dataset(1, topic, "temps");
+    a.act(1, topic, publish(dataset, "1.0.0"));
+    let mut b = a.fork();
+    a.act(1, topic, Body::DeleteDataset { dataset });
+    b.act(1, topic, describe(dataset, "warm"));
+    let version = b.act(1, topic, publish(dataset, "2.0.0"));
+    meet(&mut a, &mut b);
+    let tombstone = a.view_dataset(dataset).unwrap();
+    assert_eq!((tombstone.status, tombstone.description.as_str()), (DatasetStatus::Deleted, ""));
+    assert_eq!((tombstone.latest, tombstone.version_count), (None, 0));
+    assert_eq!(a.view_version(version.id()), None);
+    assert!(a.paths().is_empty());
+    assert!(matches!(a.refused(1, topic, publish(dataset, "3.0.0")), Refused::NotFound(_)));
+}
+
+#[test]
+fn of_concurrent_updates_the_highest_position_wins_field_by_field() {
+    let (mut a, topic) = Story::begin();
+    let dataset = a.dataset(1, topic, "temps");
+    let mut b = a.fork();
+    let one = a.act(1, topic, describe(dataset, "a"));
+    let two = b.act(1, topic, describe(dataset, "b"));
+    let tags = Some(["cold".to_owned()].into());
+    b.act(1, topic, Body::UpdateDataset { dataset, fields: FieldChanges { tags, ..FieldChanges::default() } });
+    meet(&mut a, &mut b);
+    let expected = if one.position() > two.position() { "a" } else { "b" };
+    let found = a.view_dataset(dataset).unwrap();
+    assert_eq!((found.description.as_str(), found.tags.len()), (expected, 1));
+}
+
+#[test]
+fn a_deleted_topic_is_a_tombstone_and_hides_what_is_in_it() {
+    let (mut story, topic) = Story::begin();
+    let sub = story.act(1, topic, create_topic("daily", Some(topic))).topic();
+    let dataset = story.dataset(1, sub, "temps");
+    story.act(1, sub, publish(dataset, "1.0.0"));
+    assert_eq!(story.paths(), ["weather/daily/temps"]);
+    let missing = |story: &Story| list::versions_missing(&*story.0.read(), None, 10).unwrap().versions.len();
+    assert_eq!(missing(&story), 1);
+    story.act(1, sub, Body::DeleteTopic { force: false });
+    assert_eq!(story.view_topic(sub).status, TopicStatus::Deleted);
+    assert!(story.paths().is_empty());
+    assert_eq!(missing(&story), 0);
+    assert!(resolve::topic_by_path(&*story.0.read(), &"weather/daily".parse().unwrap()).is_err());
+    let fields = FieldChanges { description: Some("a new one".to_owned()), ..FieldChanges::default() };
+    let again = Body::CreateTopic { parent: Some(topic), name: name("daily"), visibility: Visibility::Public, fields };
+    story.act(1, topic, again);
+    assert_eq!(list::topics(&*story.0.read(), None, ALL).unwrap().total, 2);
+}
+
+/// A chain of versions, none of which the other node has.
+fn chain(n: usize) -> (Story, Story, TopicId, Vec<Operation>) {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let other = story.fork();
+    let ops = (0..n).map(|i| story.act(1, topic, publish(dataset, &format!("1.0.{i}")))).collect();
+    (story, other, topic, ops)
+}
+
+#[test]
+fn a_parked_chain_is_released_by_its_first_operation() {
+    let (story, mut other, _, ops) = chain(200);
+    for op in ops[1..].iter().rev() {
+        let before = ops.iter().position(|known| known == op).unwrap() - 1;
+        assert_eq!(other.hear(op), OpOutcome::Parked { missing: vec![ops[before].id()] });
+    }
+    assert_eq!(list::counts(&*other.0.read()).unwrap().n_parked, 199);
+    let applied = other.0.take(&ops[..1], PEER, NOW);
+    assert_eq!(applied.new, ops, "parents before children");
+    assert_eq!(applied.versions.len(), 200);
+    assert_eq!(other.0.dump(), story.0.dump());
+}
+
+#[test]
+fn an_operation_waits_until_the_last_of_its_parents_comes() {
+    let (mut a, topic) = Story::begin();
+    let base = a.dataset(1, topic, "temps");
+    let mut late = a.fork();
+    let mut forks: Vec<Story> = (0..4).map(|_| a.fork()).collect();
+    let heads: Vec<Operation> =
+        forks.iter_mut().enumerate().map(|(i, fork)| fork.act(1, topic, publish(base, &format!("1.0.{i}")))).collect();
+    for fork in &forks {
+        a.learn(fork);
+    }
+    let merge = a.act(1, topic, publish(base, "2.0.0"));
+    assert!(heads.iter().all(|head| merge.parents.contains(&head.id())));
+    assert!(matches!(late.hear(&merge), OpOutcome::Parked { missing } if missing.len() == 4));
+    for head in heads.iter().rev() {
+        assert!(late.view_version(merge.id()).is_none());
+        late.hear(head);
+    }
+    assert!(late.view_version(merge.id()).is_some());
+    assert_eq!(late.0.dump(), a.0.dump());
+}
+
+#[test]
+fn an_operation_from_the_future_waits_for_its_time() {
+    let (mut story, topic) = Story::begin();
+    let context = story.0.context(ContextFor::Content(topic)).unwrap();
+    let then = NOW.saturating_add(limits::CLOCK_SKEW * 2);
+    let early = sign(1, Some(topic), context, then, create_dataset("early"));
+    assert_eq!(story.hear(&early), OpOutcome::Parked { missing: vec![] });
+    let ticks = |story: &mut Story, now| story.0.run(&Command::Expire, now).unwrap().new.len();
+    assert_eq!(ticks(&mut story, then.saturating_sub(limits::CLOCK_SKEW * 3 / 2)), 0);
+    assert_eq!(ticks(&mut story, then.saturating_sub(limits::CLOCK_SKEW)), 1);
+    assert_eq!(story.paths(), ["weather/early"]);
+    assert_eq!(list::counts(&*story.0.read()).unwrap().n_parked, 0);
+}
+
+#[test]
+fn what_waits_too_long_is_forgotten() {
+    let (_, mut other, _, ops) = chain(3);
+    other.hear(&ops[2]);
+    let almost = NOW.saturating_add(limits::PARKED_FOR);
+    other.0.run(&Command::Expire, almost).unwrap();
+    assert_eq!(list::counts(&*other.0.read()).unwrap().n_parked, 1);
+    other.0.run(&Command::Expire, Timestamp(almost.0 + 1)).unwrap();
+    assert_eq!(other.0.catalog.dump(Table::Parked), []);
+    other.hear(&ops[0]);
+    other.hear(&ops[1]);
+    assert_eq!(other.hear(&ops[2]), OpOutcome::New);
+}
+
+#[test]
+fn parking_is_bounded_and_invented_topics_share_one_bound() {
+    let (mut story, topic) = Story::begin();
+    // Large operations fill the bytes before many small ones would fill the number.
+    let fields = FieldChanges { schema: Some(Some("x".repeat(limits::MAX_SCHEMA_LEN))), ..FieldChanges::default() };
+    let stranger = |i: usize, topic: TopicId| {
+        let unknown = OpId::from_bytes(bib_core::hash::hash(&i.to_le_bytes()));
+        let context = bib_core::api::event::OpContext { parents: vec![unknown], lamport: 7, ..nothing() };
+        sign(9, Some(topic), context, NOW, Body::UpdateTopic(fields.clone()))
+    };
+    let n_fit = limits::MAX_PARKED_BYTES / stranger(0, topic).bytes().len();
+    let ops: Vec<Operation> = (0..=n_fit).map(|i| stranger(i, topic)).collect();
+    let outcomes = story.0.take(&ops, PEER, NOW).outcomes;
+    assert!(outcomes[..n_fit].iter().all(|outcome| matches!(outcome, OpOutcome::Parked { .. })));
+    assert_eq!(outcomes[n_fit], OpOutcome::Refused(Refused::TooManyParked));
+    let invented = |i: usize| TopicId::from_bytes(bib_core::hash::hash(&[i as u8, 1, 2]));
+    let ops: Vec<Operation> = (0..=n_fit).map(|i| stranger(i, invented(i))).collect();
+    let outcomes = story.0.take(&ops, PEER, NOW).outcomes;
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, OpOutcome::Refused(_))).count(), 1);
+    // What is in order is taken all the same.
+    story.dataset(1, topic, "temps");
+    story.0.run(&Command::Expire, NOW.saturating_add(limits::PARKED_FOR * 2)).unwrap();
+    assert_eq!(story.0.catalog.dump(Table::Parked), []);
+}
+
+#[test]
+fn staged_content_is_kept_a_day_and_named_content_for_good() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let manifest = |text: &str| ManifestId::from_bytes(bib_core::hash::hash(text.as_bytes()));
+    for text in ["1.0.0", "never named"] {
+        story.0.run(&Command::Stage(manifest(text)), NOW).unwrap();
+    }
+    story.act(1, topic, publish(dataset, "1.0.0"));
+    story.act(1, topic, publish(dataset, "2.0.0"));
+    let missing = |story: &Story| {
+        let missing = list::versions_missing(&*story.0.read(), None, 10).unwrap().versions;
+        missing.into_iter().map(|version| version.semver.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(missing(&story), ["2.0.0"]);
+    let is_here = |story: &Story, text: &str| content::is_here(&*story.0.read(), &manifest(text)).unwrap();
+    story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR / 2)).unwrap();
+    assert!(is_here(&story, "never named"));
+    story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR)).unwrap();
+    assert_eq!((is_here(&story, "1.0.0"), is_here(&story, "never named")), (true, false));
+    story.0.run(&Command::ContentHere(manifest("2.0.0")), NOW).unwrap();
+    assert!(missing(&story).is_empty());
+    story.0.run(&Command::ContentLost(manifest("1.0.0")), NOW).unwrap();
+    assert_eq!(missing(&story), ["1.0.0"]);
+    story.act(1, topic, Body::DeleteDataset { dataset });
+    story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR)).unwrap();
+    assert_eq!(story.0.catalog.dump(Table::Pins), [], "nothing names it any more");
+}
