@@ -294,10 +294,11 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 
 /// A segment file of the chunk store takes no more records when it is as long as this, in bytes.
 pub const SEGMENT_LEN: u64 = 64 << 20;
-/// Bytes of chunks that are not yet durable; when there are as many, the store makes them durable before it takes more.
-pub const MAX_UNFLUSHED_BYTES: u64 = 64 << 20;
-/// Chunks that are not yet durable, in the same way: their places are held in memory, some 100 bytes each.
-pub const MAX_UNFLUSHED_CHUNKS: usize = 32_768;
+/// Bytes of chunks that the index of the chunk store does not name yet; when there are as many, they are indexed before
+/// more are taken. A start after a kill reads at most as many. Two segments: an index commit is two syncs.
+pub const MAX_UNINDEXED_BYTES: u64 = 2 * SEGMENT_LEN;
+/// Chunks that the index does not name yet, in the same way: their places are held in memory, some 200 bytes each.
+pub const MAX_UNINDEXED_CHUNKS: usize = 32_768;
 /// Who puts chunks makes them durable when the first has waited as long as this; stores have no clock.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// Segment files that a chunk store holds open for reading; the one longest unused is closed first.
