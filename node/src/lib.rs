@@ -2,7 +2,22 @@
 //! same way.
 
 pub mod config;
+mod content;
+pub mod control;
+mod credits;
+mod event_loop;
+mod fetch;
 pub mod identity;
 pub mod logging;
 pub mod net;
+mod network;
+mod node;
 pub mod runtime;
+mod serve;
+mod service;
+pub mod signals;
+mod space;
+pub mod store;
+
+pub use node::{Call, Handle, Node, NodeBuilder, NodeError};
+pub use runtime::Spawner;

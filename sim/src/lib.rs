@@ -8,4 +8,3 @@ pub mod net;
 pub mod node;
 pub mod reference;
 pub mod rng;
-pub mod suite;

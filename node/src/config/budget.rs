@@ -7,7 +7,7 @@ use bib_core::limits::{FETCH_CHUNKS_PER_PROVIDER, FETCH_PROVIDERS, MAX_CHUNK_LEN
 /// The least limit that is accepted, in bytes.
 pub const MIN_MEMORY: u64 = 32 << 20;
 /// What the program, its libraries and its threads need without any work, in bytes.
-const BASE: u64 = 14 << 20;
+const BASE: u64 = 12 << 20;
 
 /// Sizes of everything that grows with work. All in bytes unless their name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Budget {
     pub serve_bytes: usize,
     /// Content on its way between control sessions and the store, over all sessions.
     pub session_bytes: usize,
+    /// Ingests at the same time, each with a chunk or two in hand; a count.
+    pub n_ingests: usize,
     /// Operations of which the access histories are remembered; a count.
     pub cached_ops: usize,
     /// Connections to peers; a count.
@@ -50,6 +52,7 @@ impl Budget {
             fetch_bytes: bytes(18, most_in_flight),
             serve_bytes: bytes(12, 64 << 20),
             session_bytes: bytes(12, MAX_SESSIONS as u64 * (4 << 20)),
+            n_ingests: usize::try_from((free / (24 << 20)).clamp(1, 8)).unwrap_or(1),
             cached_ops: usize::try_from(share(5, 64 << 20) / CACHED_OP).unwrap_or(usize::MAX),
             max_peers: usize::try_from((share(8, 400 * PEER) / PEER).max(8)).unwrap_or(8),
         }
@@ -66,7 +69,7 @@ mod tests {
             let budget = Budget::of(memory);
             let caches = budget.catalog_cache + budget.index_cache;
             let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes;
-            let in_hand = budget.pool_threads * 2 * MAX_CHUNK_LEN;
+            let in_hand = (budget.pool_threads + budget.n_ingests) * 2 * MAX_CHUNK_LEN;
             let counted = budget.cached_ops as u64 * CACHED_OP + budget.max_peers as u64 * PEER;
             let total = BASE + (caches + flows + in_hand) as u64 + counted;
             assert!(total <= memory, "{total} of {memory}: {budget:?}");

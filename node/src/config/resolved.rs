@@ -10,7 +10,7 @@ use bib_core::wire::message::NodeMode;
 use libp2p::Multiaddr;
 
 use super::budget::MIN_MEMORY;
-use super::layer::{ConfigError, Layers, Setting, Value, parse_size};
+use super::layer::{ConfigError, Layers, Setting, Value, needs_restart, parse_size};
 
 /// Bytes of a node's name.
 const MAX_NAME_LEN: usize = 128;
@@ -188,7 +188,15 @@ impl Config {
         })
     }
 
-    /// Keys whose values differ, with whether the new one waits for the next start.
+    /// This configuration with what of another one can be taken while the node runs.
+    pub fn with_live_values_of(&self, next: Self) -> Self {
+        let Self { mode, memory, data_dir, listen, socket, .. } = self.clone();
+        let restart = |(old, new): (&Setting, &Setting)| if needs_restart(old.key) { old.clone() } else { new.clone() };
+        let settings = self.settings.iter().zip(&next.settings).map(restart).collect();
+        Self { mode, memory, data_dir, listen, socket, settings, ..next }
+    }
+
+    /// Keys whose values differ.
     pub fn changes(&self, next: &Self) -> Vec<&'static str> {
         let pairs = self.settings.iter().zip(&next.settings);
         pairs.filter(|(old, new)| old.value != new.value).map(|(old, _)| old.key).collect()
@@ -238,6 +246,15 @@ mod tests {
         assert!(refused("p2p.listen = ['0.0.0.0:4001']").contains("is not a multiaddr"));
         assert!(refused("access.admins = ['bob']").contains("`bob` is not a UserId"));
         assert!(refused("node.name = \"a\\nb\"").contains("control characters"));
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_as_it_is() {
+        let old = resolve("").unwrap();
+        let new = resolve("node.name = 'b'\nstorage.data_dir = '/x'\nlimits.memory = '64MiB'").unwrap();
+        let live = old.with_live_values_of(new);
+        assert_eq!((live.name.as_str(), &live.data_dir, live.memory), ("b", &old.data_dir, old.memory));
+        assert_eq!(old.changes(&live), ["node.name"]);
     }
 
     #[test]

@@ -2,4 +2,3 @@
 //! code says must be what they say.
 
 pub mod access;
-pub mod catalog;

@@ -1,0 +1,239 @@
+//! Reads the files of a version from the chunk store, in steps, in memory of one chunk and one page of each list.
+//!
+//! A chunk or page that is not here is reported and leaves the reader where it is, so that whoever drives it can fetch
+//! it and go on.
+//!
+//! Deliberately absent: fetching, and where the bytes go.
+
+use bib_core::api::Event;
+use bib_core::chunk::Chunk;
+use bib_core::id::{ChunkId, ManifestId};
+use bib_core::limits::CONTROL_DATA_LEN;
+use bib_core::model::manifest::reader::{self, Cursor, ReadError};
+use bib_core::model::manifest::{ChunkRef, Entry, EntryKind, Root};
+use bib_core::model::{DatasetPath, PathPatterns};
+use bib_core::port::StoreError;
+use serde_bytes::ByteBuf;
+
+use crate::store::Stores;
+
+/// Why content cannot be read further.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ContentError {
+    /// A chunk or page is not here.
+    #[error("chunk {0} is not here")]
+    Missing(ChunkId),
+    /// What is here makes no sense.
+    #[error("the manifest is wrong: {0}")]
+    Wrong(String),
+    /// There is nothing under the path.
+    #[error("there is nothing at `{0}` in the version")]
+    NoPath(DatasetPath),
+    /// One file is to be read, and the path is not one.
+    #[error("`{0}` is a folder")]
+    IsFolder(DatasetPath),
+    /// One file is to be read, and there are several.
+    #[error("the version has {0} files")]
+    SeveralFiles(u64),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ReadError<StoreError>> for ContentError {
+    fn from(error: ReadError<StoreError>) -> Self {
+        match error {
+            ReadError::Missing(id) => Self::Missing(id),
+            ReadError::Source(error) => Self::Store(error),
+            error => Self::Wrong(error.to_string()),
+        }
+    }
+}
+
+/// What of a version is read.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    /// The entries at or below a path.
+    Entries(Option<DatasetPath>),
+    /// Entries and bytes of the files at or below a path that match.
+    Files(Option<DatasetPath>, PathPatterns),
+    /// Some bytes of one file.
+    File { path: Option<DatasetPath>, offset: u64, len: Option<u64> },
+}
+
+impl Part {
+    pub(crate) const fn path(&self) -> Option<&DatasetPath> {
+        match self {
+            Self::Entries(path) | Self::Files(path, _) | Self::File { path, .. } => path.as_ref(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing was read.
+    Begin,
+    /// At the path itself.
+    At,
+    /// Below the path.
+    Below,
+    /// Everything was read.
+    End,
+}
+
+/// See the module.
+pub(crate) struct Reader {
+    stores: Stores,
+    manifest: ManifestId,
+    part: Part,
+    place: Place,
+    open: Option<Open>,
+    n_shown: u64,
+}
+
+/// What is read once the root is here.
+struct Open {
+    root: Root,
+    entries: Cursor<Entry>,
+    chunks: Cursor<ChunkRef>,
+    /// First byte in the stream of the chunk in hand, and its bytes.
+    held: Option<(u64, Vec<u8>)>,
+    /// What of the stream is to be shown next.
+    left: std::ops::Range<u64>,
+}
+
+fn source(stores: &Stores) -> impl FnMut(&ChunkId) -> Result<Option<Vec<u8>>, StoreError> + '_ {
+    |id| Ok(stores.chunks().get(id)?.map(Chunk::into_raw))
+}
+
+impl Reader {
+    pub(crate) fn new(stores: Stores, manifest: ManifestId, part: Part) -> Self {
+        Self { stores, manifest, part, place: Place::Begin, open: None, n_shown: 0 }
+    }
+
+    /// Yields events of about `max` bytes; none at the end. After an error that was mended it goes on where it was.
+    pub(crate) fn step(&mut self, max: usize) -> Result<Vec<Event>, ContentError> {
+        let (mut events, mut len) = (Vec::new(), 0);
+        while len < max {
+            match self.next() {
+                Ok(Some(event)) => {
+                    len += match &event {
+                        Event::Data(bytes) => bytes.len(),
+                        Event::Entry(entry) => entry.path.as_str().len() + 128,
+                        _ => 0,
+                    };
+                    events.push(event);
+                }
+                Ok(None) => break,
+                // Shown with the next step, after what is in hand.
+                Err(_) if !events.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(events)
+    }
+
+    fn next(&mut self) -> Result<Option<Event>, ContentError> {
+        let mut source = source(&self.stores);
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => {
+                let root = reader::root(self.manifest, &mut source)?;
+                let (entries, chunks) = (Cursor::entries(&root), Cursor::chunks(&root));
+                self.open.insert(Open { root, entries, chunks, held: None, left: 0..0 })
+            }
+        };
+        if open.left.start < open.left.end {
+            return open.data(&mut source).map(Some);
+        }
+        if self.place == Place::Begin {
+            match self.part.path() {
+                Some(path) => open.entries.seek_path(path.as_str(), &mut source)?,
+                None if matches!(self.part, Part::File { .. }) && open.root.n_entries != 1 => {
+                    return Err(ContentError::SeveralFiles(open.root.n_entries));
+                }
+                None => {}
+            }
+            self.place = Place::At;
+        }
+        while self.place != Place::End {
+            let entry = match (self.place, self.part.path()) {
+                (_, None) => open.entries.next(&mut source)?,
+                (Place::At, Some(path)) => {
+                    let at = open.entries.peek(&mut source)?.filter(|entry| entry.path == *path);
+                    self.place = Place::Below;
+                    match at {
+                        // Nothing lies below a file or an empty folder.
+                        Some(entry) => {
+                            self.place = Place::End;
+                            Some(entry)
+                        }
+                        None => continue,
+                    }
+                }
+                (_, Some(path)) => {
+                    let below = format!("{path}/");
+                    if self.n_shown == 0 {
+                        open.entries.seek_path(&below, &mut source)?;
+                    }
+                    open.entries.next(&mut source)?.filter(|entry| entry.path.as_str().starts_with(&below))
+                }
+            };
+            let Some(entry) = entry else {
+                self.place = Place::End;
+                break;
+            };
+            self.n_shown += 1;
+            match &self.part {
+                Part::Entries(_) => {}
+                Part::Files(_, patterns) if !patterns.matches(entry.path.as_str()) => continue,
+                Part::Files(..) => open.left = entry.offset..entry.offset + entry.size,
+                Part::File { path: Some(path), .. } if entry.path != *path || entry.kind == EntryKind::EmptyDir => {
+                    return Err(ContentError::IsFolder(path.clone()));
+                }
+                Part::File { offset, len, .. } => {
+                    let begin = (*offset).min(entry.size);
+                    let end = len.map_or(entry.size, |len| begin.saturating_add(len).min(entry.size));
+                    open.left = entry.offset + begin..entry.offset + end;
+                }
+            }
+            return Ok(Some(Event::Entry(entry)));
+        }
+        match self.part.path() {
+            Some(path) if self.n_shown == 0 => Err(ContentError::NoPath(path.clone())),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Open {
+    /// The next bytes of what is left.
+    fn data(
+        &mut self,
+        source: &mut impl FnMut(&ChunkId) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Event, ContentError> {
+        let at = self.left.start;
+        let holds = |held: &&(u64, Vec<u8>)| held.0 <= at && at < held.0 + held.1.len() as u64;
+        if self.held.as_ref().filter(holds).is_none() {
+            self.held = None;
+            self.chunks.seek_offset(at, source)?;
+            let begin = self.chunks.offset();
+            let Some(chunk) = self.chunks.peek(source)? else {
+                return Err(ContentError::Wrong("its chunks end before its files".to_owned()));
+            };
+            let bytes = source(&chunk.id)?.ok_or(ContentError::Missing(chunk.id))?;
+            if bytes.len() as u64 != u64::from(chunk.len) {
+                return Err(ContentError::Wrong(format!("chunk {} has another length than it says", chunk.id)));
+            }
+            self.held = Some((begin, bytes));
+        }
+        let (begin, bytes) = self.held.as_ref().expect("it is held, or was just loaded");
+        let from = usize::try_from(at - begin).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.left.end - at).unwrap_or(usize::MAX);
+        let to = bytes.len().min(from.saturating_add(left.min(CONTROL_DATA_LEN)));
+        let piece = bytes.get(from..to).unwrap_or_default().to_vec();
+        self.left.start += piece.len() as u64;
+        Ok(Event::Data(ByteBuf::from(piece)))
+    }
+}

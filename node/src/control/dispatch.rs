@@ -1,0 +1,49 @@
+//! From a request to the service that answers it.
+
+use std::rc::Rc;
+
+use async_channel::Receiver;
+use bib_core::api::{Failure, Request};
+
+use super::{Caller, Incoming, Output};
+use crate::node::Context;
+use crate::service::{access, admin, catalog, content, peers, publish, status};
+
+/// Carries out a call. Dropping the future ends it; what was acknowledged stays.
+pub(crate) async fn call(
+    ctx: &Rc<Context>,
+    caller: Caller,
+    request: Request,
+    uploads: Receiver<Incoming>,
+    out: &Output,
+) -> Result<(), Failure> {
+    match request {
+        Request::Ping => Ok(()),
+        Request::Status => status::status(ctx, out).await,
+        Request::WhoAmI => status::who_am_i(&caller, out).await,
+        Request::OpContext(wanted) => access::context(ctx, wanted, out).await,
+        Request::OpSubmit { ops } => access::submit(ctx, &caller, ops, out).await,
+        Request::OpGet(id) => access::get(ctx, id, out).await,
+        Request::OpLog { topic, paging } => access::log(ctx, topic, paging, out).await,
+        Request::TopicGet(path) => catalog::topic(ctx, path, out).await,
+        Request::TopicList { under, paging } => catalog::topics(ctx, under, paging, out).await,
+        Request::TopicMembers(path) => catalog::members(ctx, path, out).await,
+        Request::DatasetGet(reference) => catalog::dataset(ctx, reference, out).await,
+        Request::DatasetList { topic, paging } => catalog::datasets(ctx, topic, paging, out).await,
+        Request::Versions { reference, paging } => catalog::versions(ctx, reference, paging, out).await,
+        Request::VersionGet(reference) => catalog::version(ctx, reference, out).await,
+        Request::Find(query) => catalog::find(ctx, query, out).await,
+        Request::Ingest { dataset, kind, expected } => {
+            publish::ingest(ctx, &caller, (dataset, kind, expected), &uploads, out).await
+        }
+        Request::Fetch { reference } => content::fetch(ctx, reference, out).await,
+        Request::Entries { reference } => content::entries(ctx, reference, out).await,
+        Request::Read { reference, offset, len } => content::read_file(ctx, reference, (offset, len), out).await,
+        Request::ReadAll { reference, paths } => content::read_all(ctx, reference, paths, out).await,
+        Request::Peers => peers::list(ctx, out).await,
+        Request::Connect { address } => peers::connect(ctx, &caller, address, out).await,
+        Request::Disconnect { node } => peers::disconnect(ctx, &caller, node).await,
+        Request::Config => admin::config(ctx, &caller, out).await,
+        Request::Shutdown => admin::shutdown(ctx, &caller),
+    }
+}

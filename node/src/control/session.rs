@@ -1,0 +1,382 @@
+//! One session on the control socket: frames in, calls started, frames out.
+//!
+//! Invariant: what a client sends is bounded before it is read, and what it does not take stops the call that makes it.
+//! A frame that has no meaning ends the session with one answer and one line in the log. When the session ends, its
+//! calls end.
+//!
+//! Parts of an upload wait for their call within the memory of the sessions; when that is used up, nothing more is read
+//! of the session, so that a client that sends faster than the disk takes is slowed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use async_io::{Async, Timer};
+use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Failure, Request, ServerFrame, UploadPart, auth_bytes};
+use bib_core::encode::{decode, encode};
+use bib_core::key::{Purpose, verify};
+use bib_core::limits::{
+    CONTROL_STALL, LOGIN, MAX_CALLS_PER_SESSION, MAX_CONTROL_FRAME, MAX_FRAME_UNCOUNTED, MAX_WAITING_PARTS,
+    SESSION_IDLE,
+};
+use bib_core::wire::frame;
+use futures::future::{Either, select};
+use futures::io::BufReader;
+use futures::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Caller, Incoming, Outgoing, Output, dispatch, within};
+use crate::credits::{Credits, Permit};
+use crate::node::Context;
+
+/// Frames that wait for the client to take them; the calls wait when there are more.
+const QUEUE: usize = 8;
+/// Bytes that are read at once, so that small frames cost few calls of the system.
+const READ_BUFFER: usize = 16 << 10;
+/// What a part of an upload costs beside its bytes, in bytes.
+const PART_COST: usize = 128;
+
+/// Why a session ends before its client ends it.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    /// The client broke the contract, or may not go on.
+    #[error("{0}")]
+    Refused(Failure),
+    /// The client is gone.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The client does not read or write, and others wait for its memory.
+    #[error("the client stalled while others waited")]
+    Stalled,
+}
+
+fn refused(code: ErrorCode, message: impl Into<String>) -> SessionError {
+    SessionError::Refused(Failure::new(code, message))
+}
+
+/// Serves a client until one side ends it.
+pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option<u32>) {
+    let stream = Rc::new(stream);
+    let (frames, outgoing) = async_channel::bounded(QUEUE);
+    let writer = ctx.spawner.spawn("control writer", write_all(stream.clone(), outgoing, ctx.session_credits.clone()));
+    let mut input = BufReader::with_capacity(READ_BUFFER, &*stream);
+    let (ended, call_ended) = async_channel::bounded(1);
+    let mut session = Session {
+        ctx: ctx.clone(),
+        frames: frames.clone(),
+        calls: Rc::default(),
+        ended,
+        call_ended,
+        caller: Caller { user: None, uid, operator: false },
+    };
+    let result = {
+        let serving = pin!(session.serve(&mut input));
+        // When nothing can be written any more, nothing needs to be read.
+        match select(serving, pin!(frames_closed(&frames))).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Ok(()),
+        }
+    };
+    session.calls.borrow_mut().clear();
+    match result {
+        Ok(()) => {}
+        Err(SessionError::Refused(failure)) => {
+            log::warn!(code:% = failure.code, why = failure.message.as_str(), uid:? = uid; "a control session was refused");
+            let last = frames.send(Outgoing { frame: ServerFrame::Failed { id: 0, failure }, permit: None });
+            // The client may be gone, or not read.
+            let _ = within(CONTROL_STALL, last).await;
+        }
+        Err(SessionError::Io(error)) => log::debug!(error:% = error; "a control session broke"),
+        Err(error @ SessionError::Stalled) => log::warn!(why:% = error, uid:? = uid; "a control session was ended"),
+    }
+    drop((session, frames));
+    writer.await;
+}
+
+async fn frames_closed(frames: &Sender<Outgoing>) {
+    frames.closed().await;
+}
+
+/// Answers a client for whom there is no room.
+pub(crate) async fn turn_away(stream: Async<UnixStream>, failure: Failure) {
+    let frame = encode(&ServerFrame::Failed { id: 0, failure });
+    // Whether it listens is its business.
+    let _ = within(LOGIN, write_frame(&stream, &frame)).await;
+}
+
+struct Call {
+    uploads: Sender<Incoming>,
+    /// Dropping it ends the call.
+    _alive: Sender<()>,
+}
+
+type Calls = Rc<RefCell<BTreeMap<u32, Call>>>;
+
+type Input<'a> = BufReader<&'a Async<UnixStream>>;
+type Frame = (ClientFrame, Option<Permit>);
+
+struct Session {
+    ctx: Rc<Context>,
+    frames: Sender<Outgoing>,
+    calls: Calls,
+    /// Whether a call has ended since somebody looked.
+    ended: Sender<()>,
+    call_ended: Receiver<()>,
+    caller: Caller,
+}
+
+impl Session {
+    async fn serve(&mut self, input: &mut Input<'_>) -> Result<(), SessionError> {
+        match within(LOGIN, self.greet(input)).await {
+            Some(Ok(true)) => {}
+            Some(Ok(false)) => return Ok(()),
+            Some(Err(error)) => return Err(error),
+            None => return Err(refused(ErrorCode::Timeout, "the client did not say who it is in time")),
+        }
+        while let Some(frame) = self.next_frame(input).await? {
+            self.handle(frame).await?;
+        }
+        Ok(())
+    }
+
+    /// The next frame; `None` when the client has left.
+    async fn next_frame(&self, input: &mut Input<'_>) -> Result<Option<Frame>, SessionError> {
+        let reading = pin!(read_frame(input, &self.ctx.session_credits));
+        let over = async {
+            match select(pin!(self.ctx.shutdown.wait()), pin!(Timer::after(SESSION_IDLE))).await {
+                Either::Left(_) => {
+                    self.calls_ended().await;
+                    refused(ErrorCode::Cancelled, "the node is stopping")
+                }
+                Either::Right(_) => {
+                    // A call that takes long is traffic enough.
+                    self.calls_ended().await;
+                    refused(ErrorCode::Timeout, "the session was idle for 30 minutes")
+                }
+            }
+        };
+        match select(reading, pin!(over)).await {
+            Either::Left((frame, _)) => frame,
+            Either::Right((error, _)) => Err(error),
+        }
+    }
+
+    async fn calls_ended(&self) {
+        while !self.calls.borrow().is_empty() {
+            // The session keeps the other end of the channel.
+            let _ = self.call_ended.recv().await;
+        }
+    }
+
+    async fn send(&self, frame: ServerFrame) -> Result<(), SessionError> {
+        let sent = self.frames.send(Outgoing { frame, permit: None }).await;
+        sent.map_err(|_| SessionError::Io(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Hello and Auth; `false` when the client left before.
+    async fn greet(&mut self, input: &mut Input<'_>) -> Result<bool, SessionError> {
+        let credits = &self.ctx.session_credits;
+        let api = match read_frame(input, credits).await? {
+            None => return Ok(false),
+            Some((ClientFrame::Hello { api }, _)) => api,
+            Some(_) => return Err(refused(ErrorCode::Invalid, "a session begins with a greeting")),
+        };
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce).map_err(io::Error::from)?;
+        let node = self.ctx.id;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.send(ServerFrame::Hello { api: API_VERSION, version: version.clone(), node, nonce }).await?;
+        if api != API_VERSION {
+            let message =
+                format!("this bibd ({version}) speaks version {API_VERSION} of the control contract, not {api}");
+            let failure = Failure::new(ErrorCode::Unsupported, message);
+            return Err(SessionError::Refused(failure.hinted("install the same version of bib and bibd")));
+        }
+        self.caller.user = match read_frame(input, credits).await? {
+            None => return Ok(false),
+            Some((ClientFrame::Auth(None), _)) => None,
+            Some((ClientFrame::Auth(Some((user, signature))), _)) => {
+                verify(&user, Purpose::Auth, &auth_bytes(&nonce, &node), &signature).map_err(|_| {
+                    let failure =
+                        Failure::new(ErrorCode::Unauthenticated, "the login is not signed by the user it names");
+                    SessionError::Refused(failure.hinted("check which key is used: `bib whoami`"))
+                })?;
+                Some(user)
+            }
+            Some(_) => return Err(refused(ErrorCode::Invalid, "after the greeting comes the login")),
+        };
+        self.caller.operator = self.ctx.is_operator(self.caller.user.as_ref(), self.caller.uid);
+        self.send(ServerFrame::Ready).await?;
+        Ok(true)
+    }
+
+    async fn handle(&mut self, (frame, permit): Frame) -> Result<(), SessionError> {
+        match frame {
+            ClientFrame::Hello { .. } | ClientFrame::Auth(_) => {
+                Err(refused(ErrorCode::Invalid, "a session is opened once"))
+            }
+            ClientFrame::Call { id, request_id, deadline_ms, request } => {
+                if id == 0 || self.calls.borrow().contains_key(&id) {
+                    return Err(refused(ErrorCode::Invalid, format!("the number {id} is not free for a call")));
+                }
+                if self.calls.borrow().len() >= MAX_CALLS_PER_SESSION {
+                    let failure = Failure::new(
+                        ErrorCode::Busy,
+                        format!("at most {MAX_CALLS_PER_SESSION} calls may be in flight in one session"),
+                    );
+                    let failure = failure.hinted("wait until others have ended");
+                    return self.send(ServerFrame::Failed { id, failure }).await;
+                }
+                if self.ctx.shutdown.is_triggered() {
+                    let failure = Failure::new(ErrorCode::Cancelled, "the node is stopping");
+                    return self.send(ServerFrame::Failed { id, failure }).await;
+                }
+                self.start(id, request_id, deadline_ms, *request, permit);
+                Ok(())
+            }
+            ClientFrame::Upload { id, part } => {
+                let uploads = self.calls.borrow().get(&id).map(|call| call.uploads.clone());
+                // A call that has ended, or takes no uploads, lets them fall.
+                if let Some(uploads) = uploads.filter(|uploads| !uploads.is_closed()) {
+                    let permit = match permit {
+                        Some(permit) => permit,
+                        None => self.ctx.session_credits.borrow(len_of(&part) + PART_COST).await,
+                    };
+                    let _ = uploads.send(Incoming { part, permit }).await;
+                }
+                Ok(())
+            }
+            ClientFrame::Cancel { id } => {
+                let was_there = self.calls.borrow_mut().remove(&id).is_some();
+                if was_there {
+                    let failure = Failure::new(ErrorCode::Cancelled, "the call was cancelled");
+                    self.send(ServerFrame::Failed { id, failure }).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&self, id: u32, request_id: u64, deadline_ms: u32, request: Request, permit: Option<Permit>) {
+        let (uploads, incoming) = async_channel::bounded(MAX_WAITING_PARTS);
+        let (alive, cancelled) = async_channel::bounded::<()>(1);
+        self.calls.borrow_mut().insert(id, Call { uploads, _alive: alive });
+        let (ctx, frames, caller, calls) = (self.ctx.clone(), self.frames.clone(), self.caller, self.calls.clone());
+        let ended = self.ended.clone();
+        let task = async move {
+            let output = Output::Session { id, frames: frames.clone() };
+            let call = guarded(dispatch::call(&ctx, caller, request, incoming, &output));
+            let call = async {
+                let result = match deadline_ms {
+                    0 => call.await,
+                    ms => within(Duration::from_millis(ms.into()), call).await.unwrap_or_else(|| {
+                        Err(Failure::new(ErrorCode::Timeout, "the call took longer than its deadline"))
+                    }),
+                };
+                drop(permit);
+                result
+            };
+            let result = match select(pin!(call), pin!(cancelled.recv())).await {
+                Either::Left((result, _)) => result,
+                // Cancelled: whoever did it has answered, or the session is over.
+                Either::Right(_) => return,
+            };
+            if let Err(failure) = &result {
+                log::debug!(request:% = format_args!("{request_id:016x}"), code:% = failure.code, why = failure.message.as_str(); "a call failed");
+            }
+            let frame = match result {
+                Ok(()) => ServerFrame::End { id },
+                Err(failure) => ServerFrame::Failed { id, failure },
+            };
+            // The client may be gone.
+            let _ = frames.send(Outgoing { frame, permit: None }).await;
+            // Last, so that a stopping node does not end the session before the answer is on its way.
+            calls.borrow_mut().remove(&id);
+            // Full means that whoever waits will look anyway.
+            let _ = ended.try_send(());
+        };
+        self.ctx.spawner.spawn("control call", task).detach();
+    }
+}
+
+/// Bytes that a part holds.
+pub(crate) fn len_of(part: &UploadPart) -> usize {
+    match part {
+        UploadPart::Entry { path, .. } => path.len(),
+        UploadPart::Data(bytes) => bytes.len(),
+        UploadPart::End => 0,
+    }
+}
+
+/// A call that panics has failed; its caller is told.
+async fn guarded(call: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    use futures::FutureExt;
+    std::panic::AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|panic| {
+        log::error!(panic = crate::runtime::panic_text(&*panic); "a call panicked");
+        Err(Failure::new(ErrorCode::Internal, "the node failed at this call; its log says more"))
+    })
+}
+
+/// Waits for a step of reading or writing. It may take as long as it likes, unless others wait for memory.
+async fn unless_stalled<T>(credits: &Credits, step: impl Future<Output = io::Result<T>>) -> Result<T, SessionError> {
+    let mut step = pin!(step);
+    loop {
+        match select(step, pin!(Timer::after(CONTROL_STALL))).await {
+            Either::Left((result, _)) => return Ok(result?),
+            Either::Right(_) if credits.is_contended() => return Err(SessionError::Stalled),
+            Either::Right((_, again)) => step = again,
+        }
+    }
+}
+
+/// The next frame, with the memory that it holds when it is large; `None` when the client has left.
+async fn read_frame(input: &mut Input<'_>, credits: &Credits) -> Result<Option<Frame>, SessionError> {
+    let mut header = [0; frame::HEADER_LEN];
+    let first = input.read(&mut header).await?;
+    if first == 0 {
+        return Ok(None);
+    }
+    input.read_exact(&mut header[first..]).await?;
+    let len = frame::payload_len(header, MAX_CONTROL_FRAME)
+        .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
+    let permit = if len > MAX_FRAME_UNCOUNTED { Some(credits.borrow(len).await) } else { None };
+    let mut payload = vec![0; len];
+    unless_stalled(credits, input.read_exact(&mut payload)).await?;
+    let frame = decode(&payload)
+        .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
+    Ok(Some((frame, permit)))
+}
+
+async fn write_frame(mut stream: &Async<UnixStream>, payload: &[u8]) -> io::Result<()> {
+    let header = frame::header(payload.len(), MAX_CONTROL_FRAME).map_err(io::Error::other)?;
+    if payload.len() < 4_096 {
+        return stream.write_all(&[&header, payload].concat()).await;
+    }
+    stream.write_all(&header).await?;
+    stream.write_all(payload).await
+}
+
+async fn write_all(stream: Rc<Async<UnixStream>>, frames: Receiver<Outgoing>, credits: Credits) {
+    while let Ok(Outgoing { frame, permit }) = frames.recv().await {
+        let payload = encode(&frame);
+        drop(frame);
+        let written = unless_stalled(&credits, write_frame(&stream, &payload)).await;
+        drop(permit);
+        match written {
+            Ok(()) => {}
+            Err(SessionError::Stalled) => {
+                log::warn!("a control session was ended: its client does not read while others wait");
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    // Whoever still makes frames learns that nobody takes them.
+    frames.close();
+    let _ = stream.get_ref().shutdown(std::net::Shutdown::Write);
+}

@@ -1,0 +1,390 @@
+//! The composition root: opens each room, wires them, says in the log what it did, and stops them again.
+
+use std::cell::{Cell, RefCell};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+
+use async_channel::{Receiver, Sender};
+use async_executor::Task;
+use async_io::Timer;
+use bib_core::api::{ErrorCode, Event, Failure, Request, UploadPart};
+use bib_core::id::{NodeId, UserId};
+use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, MAX_WAITING_PARTS};
+use bib_core::port::StoreError;
+use bib_storage_redb::DataDirLock;
+use futures::future::{Either, select};
+
+use crate::config::{Budget, Config, Sources};
+use crate::control::listener::{Listener, SocketError};
+use crate::control::{Caller, Incoming, Output, dispatch, session, within};
+use crate::credits::Credits;
+use crate::event_loop::EventLoop;
+use crate::fetch::Fetches;
+use crate::identity::{self, IdentityError};
+use crate::net::{Net, NetConfig, NetError};
+use crate::network::Network;
+use crate::runtime::{Clock, Pool, Shutdown, Spawner};
+use crate::service::admin;
+use crate::space::Allowed;
+use crate::store::{Store, StoreThread};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory `{}`: {source}", path.display())]
+    DataDir {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network cannot be used.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The control socket cannot be used.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+}
+
+impl NodeError {
+    /// What to do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::DataDir { .. } => {
+                "choose another one with `--data-dir <folder>`, or make it for this user".to_owned()
+            }
+            Self::Identity(error) => error.hint(),
+            Self::Socket(error) => error.hint(),
+            Self::Net(_) => "choose other addresses with `--listen <multiaddr>`; port 0 takes any free one".to_owned(),
+            Self::Store(StoreError::Full(_)) => "free space on the disk (`df -h` shows where)".to_owned(),
+            Self::Store(StoreError::Io(_)) => {
+                "check who may write in the data directory, and the disk (`dmesg` may say more)".to_owned()
+            }
+            // Their own texts say it.
+            Self::Store(_) => "the rest of the data directory is untouched".to_owned(),
+        }
+    }
+}
+
+/// What all parts of a node share.
+pub(crate) struct Context {
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) budget: Budget,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) sources: Option<Sources>,
+    pub(crate) spawner: Spawner,
+    pub(crate) pool: Pool,
+    pub(crate) store: Store,
+    pub(crate) network: Network,
+    pub(crate) fetches: Fetches,
+    /// Content between control sessions and the store.
+    pub(crate) session_credits: Credits,
+    /// Places for ingests; a count.
+    pub(crate) ingest_credits: Credits,
+    /// Chunks on their way from peers.
+    pub(crate) fetch_credits: Credits,
+    /// Chunks on their way to peers.
+    pub(crate) serve_credits: Credits,
+    pub(crate) shutdown: Shutdown,
+    halt: Shutdown,
+    config: RefCell<Rc<Config>>,
+    uid: u32,
+    n_sessions: Cell<usize>,
+    session_ended: (Sender<()>, Receiver<()>),
+    _lock: DataDirLock,
+}
+
+impl Context {
+    pub(crate) fn config(&self) -> Rc<Config> {
+        self.config.borrow().clone()
+    }
+
+    pub(crate) fn set_config(&self, config: Config) {
+        *self.config.borrow_mut() = Rc::new(config);
+    }
+
+    pub(crate) fn allowed(&self) -> Allowed {
+        let config = self.config.borrow();
+        Allowed { max_bytes: config.max_bytes, min_free: config.min_free }
+    }
+
+    /// Whether somebody may change and stop the node.
+    pub(crate) fn is_operator(&self, user: Option<&UserId>, uid: Option<u32>) -> bool {
+        uid.is_some_and(|uid| uid == 0 || uid == self.uid)
+            || user.is_some_and(|user| self.config.borrow().admins.contains(user))
+    }
+}
+
+/// Makes a node.
+#[derive(Debug, Clone)]
+pub struct NodeBuilder {
+    config: Config,
+    sources: Option<Sources>,
+}
+
+impl NodeBuilder {
+    /// A node with a configuration.
+    pub const fn new(config: Config) -> Self {
+        Self { config, sources: None }
+    }
+
+    /// Where [`Handle::reload`] reads the configuration again.
+    #[must_use]
+    pub fn reload_from(self, sources: Sources) -> Self {
+        Self { sources: Some(sources), ..self }
+    }
+
+    /// Opens everything and begins to work on an executor. The node runs while the executor does, until it is stopped.
+    ///
+    /// # Errors
+    /// [`NodeError`] naming what cannot be used; then nothing is left behind.
+    pub fn start(self, spawner: &Spawner) -> Result<Node, NodeError> {
+        let Self { config, sources } = self;
+        let clock = Clock::default();
+        let data_dir = config.data_dir.clone();
+        let fail = |source| NodeError::DataDir { path: data_dir.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&data_dir).map_err(fail)?;
+        let lock = DataDirLock::take(&data_dir)?;
+        let key = identity::load_or_make(&data_dir)?;
+        let id = key.node_id();
+        log::info!(node:% = id, name = config.name.as_str(), data:% = data_dir.display(); "identity");
+
+        let budget = Budget::of(config.memory);
+        let pool = Pool::new(budget.pool_threads);
+        let (store, store_thread) = Store::open(&data_dir, &budget, pool.clone())?;
+        let figures = store.stores().chunks().stats()?;
+        log::info!(chunks = figures.n_chunks, stored_bytes = figures.stored_bytes; "store");
+
+        let uid = rustix::process::geteuid().as_raw();
+        let listener = Listener::bind(&config.socket, uid)?;
+        let agent = concat!("bibd/", env!("CARGO_PKG_VERSION")).to_owned();
+        let net_config =
+            NetConfig { identity: key, listen: config.listen.clone(), agent, max_connections: budget.max_peers };
+        let net = Net::start(net_config, spawner.shared())?;
+        log::info!(max_peers = budget.max_peers, memory = config.memory; "network");
+
+        let (orders, received_orders) = async_channel::bounded(MAX_ORDERS);
+        let ctx = Rc::new(Context {
+            id,
+            clock,
+            budget,
+            data_dir,
+            sources,
+            spawner: spawner.clone(),
+            pool,
+            store,
+            network: Network::new(orders),
+            fetches: Fetches::default(),
+            session_credits: Credits::new(budget.session_bytes),
+            ingest_credits: Credits::new(budget.n_ingests),
+            fetch_credits: Credits::new(budget.fetch_bytes),
+            serve_credits: Credits::new(budget.serve_bytes),
+            shutdown: Shutdown::new(),
+            halt: Shutdown::new(),
+            config: RefCell::new(Rc::new(config)),
+            uid,
+            n_sessions: Cell::new(0),
+            session_ended: async_channel::bounded(1),
+            _lock: lock,
+        });
+        let network = spawner.spawn("network", EventLoop::new(ctx.clone(), net, received_orders).run());
+        let socket = listener.path().to_owned();
+        log::info!(socket:% = socket.display(); "listening for users");
+        let control = spawner.spawn("control", accept(ctx.clone(), listener));
+        Ok(Node { ctx, socket, network, control, store_thread })
+    }
+}
+
+/// A running node.
+pub struct Node {
+    ctx: Rc<Context>,
+    socket: PathBuf,
+    network: Task<Option<()>>,
+    control: Task<Option<()>>,
+    store_thread: StoreThread,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.ctx.id).finish_non_exhaustive()
+    }
+}
+
+/// Controls a node from elsewhere on its thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(Rc<Context>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Handle").field(&self.0.id).finish()
+    }
+}
+
+impl Handle {
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.0.id
+    }
+
+    /// Asks the node to stop after draining; returns whether this was the first time.
+    pub fn shutdown(&self) -> bool {
+        self.0.shutdown.trigger()
+    }
+
+    /// Asks the node to stop without draining. What was acknowledged is on the disk already.
+    pub fn halt(&self) {
+        self.0.shutdown.trigger();
+        self.0.halt.trigger();
+    }
+
+    /// Reads the configuration again, all of it or nothing.
+    pub async fn reload(&self) {
+        admin::reload(&self.0).await;
+    }
+
+    /// Calls the node as its operator, or as a user whose identity the caller answers for.
+    pub fn call(&self, user: Option<UserId>, request: Request) -> Call {
+        let (events, received) = async_channel::bounded(4);
+        let (uploads, incoming) = async_channel::bounded(MAX_WAITING_PARTS);
+        let ctx = self.0.clone();
+        let caller = Caller { user, uid: Some(self.0.uid), operator: true };
+        let task = self.0.spawner.spawn("call", async move {
+            let out = Output::Local(events);
+            dispatch::call(&ctx, caller, request, incoming, &out).await
+        });
+        Call { ctx: self.0.clone(), events: received, uploads, task: Some(task) }
+    }
+}
+
+/// A call under way; dropping it ends it.
+pub struct Call {
+    ctx: Rc<Context>,
+    events: Receiver<Event>,
+    uploads: Sender<Incoming>,
+    task: Option<Task<Option<Result<(), Failure>>>>,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// The next event; `None` when the call is done.
+    ///
+    /// # Errors
+    /// The [`Failure`] of the call.
+    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
+        if let Ok(event) = self.events.recv().await {
+            return Ok(Some(event));
+        }
+        match self.task.take() {
+            None => Ok(None),
+            Some(task) => match task.await {
+                Some(result) => result.map(|()| None),
+                None => Err(Failure::new(ErrorCode::Internal, "the node failed at this call; its log says more")),
+            },
+        }
+    }
+
+    /// Hands in a part of an upload, when there is memory for it. A call that has ended lets it fall.
+    pub async fn upload(&self, part: UploadPart) {
+        let permit = self.ctx.session_credits.borrow(session::len_of(&part)).await;
+        // The result of the call says why nothing is taken any more.
+        let _ = self.uploads.send(Incoming { part, permit }).await;
+    }
+}
+
+impl Node {
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.ctx.id
+    }
+
+    /// Where it listens for users.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// A handle to control it with.
+    pub fn handle(&self) -> Handle {
+        Handle(self.ctx.clone())
+    }
+
+    /// Works until the node is asked to stop, drains and stops.
+    pub async fn run(self) {
+        self.ctx.shutdown.wait().await;
+        log::info!(sessions = self.ctx.n_sessions.get(); "stopping");
+        // New users find no socket; those that are here may end what they began.
+        self.control.cancel().await;
+        let drained = async {
+            while self.ctx.n_sessions.get() > 0 {
+                // The context keeps the other end.
+                let _ = self.ctx.session_ended.1.recv().await;
+            }
+        };
+        match select(pin!(within(DRAIN, drained)), pin!(self.ctx.halt.wait())).await {
+            Either::Left((Some(()), _)) => {}
+            Either::Left((None, _)) => {
+                log::warn!(sessions = self.ctx.n_sessions.get(); "work under way is given up");
+            }
+            Either::Right(_) => log::warn!("stopping at once"),
+        }
+        self.network.cancel().await;
+        self.ctx.store.close();
+        self.store_thread.join();
+        log::info!("stopped");
+    }
+}
+
+async fn accept(ctx: Rc<Context>, listener: Listener) {
+    loop {
+        let (stream, uid) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log::warn!(error:% = error; "a user could not be let in");
+                Timer::after(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if ctx.n_sessions.get() >= MAX_SESSIONS {
+            log::warn!(sessions = MAX_SESSIONS; "a user is turned away: too many sessions");
+            let failure = Failure::new(ErrorCode::Busy, format!("{MAX_SESSIONS} sessions are open, which is the most"));
+            let failure = failure.hinted("wait until others have ended");
+            ctx.spawner.spawn("turn away", session::turn_away(stream, failure)).detach();
+            continue;
+        }
+        ctx.n_sessions.set(ctx.n_sessions.get() + 1);
+        let ctx = ctx.clone();
+        let spawner = ctx.spawner.clone();
+        let task = async move {
+            let _ended = Ended(ctx.clone());
+            session::run(ctx, stream, uid).await;
+        };
+        spawner.spawn("session", task).detach();
+    }
+}
+
+/// Counts a session out, however it ends.
+struct Ended(Rc<Context>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.n_sessions.set(self.0.n_sessions.get() - 1);
+        // Full means that whoever waits will look anyway.
+        let _ = self.0.session_ended.0.try_send(());
+    }
+}

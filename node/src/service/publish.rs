@@ -1,0 +1,256 @@
+//! Taking content in: files that a client sends become chunks and a manifest, read once, in memory that does not grow
+//! with them.
+//!
+//! Invariant: the answer says that the content is durable and kept for the operation that will name it. What was stored
+//! of an ingest that ended early is nobody's, and does no harm.
+//!
+//! An ingest is worked at in short steps on the pool, so that a client that stalls holds no thread.
+
+use std::time::Instant;
+
+use async_channel::Receiver;
+use bib_core::api::event::{Progress, Staged};
+use bib_core::api::{ErrorCode, Event, Failure, UploadPart};
+use bib_core::catalog::record;
+use bib_core::chunk::RawChunk;
+use bib_core::chunker::ChunkerParams;
+use bib_core::command::Command;
+use bib_core::id::DatasetId;
+use bib_core::limits::{CONTENT_STEP, CONTROL_STALL, FLUSH_INTERVAL, SPACE_CHECK};
+use bib_core::model::manifest::builder::{BuildError, Builder, Built, Piece};
+use bib_core::model::manifest::{ManifestKind, reader};
+use bib_core::model::{DatasetPath, ReferenceError};
+use bib_core::port::StoreError;
+
+use super::{require_user, store_failure};
+use crate::control::{Caller, Incoming, Output, within};
+use crate::node::Context;
+use crate::space::Disk;
+use crate::store::Stores;
+
+/// Why content is not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum PublishError {
+    /// A path cannot be in a version.
+    #[error(transparent)]
+    Path(#[from] ReferenceError),
+    /// The files make no version.
+    #[error(transparent)]
+    Build(#[from] BuildError<StoreError>),
+    /// The client ended before everything was there.
+    #[error("the upload ended early")]
+    Early,
+    /// Nothing came for a while, and others wait for the place.
+    #[error("nothing came for a minute while others waited")]
+    Stalled,
+    /// There is no room.
+    #[error("{}", .0.message)]
+    NoRoom(Failure),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let failure = |code| Self::new(code, error.to_string());
+        match error {
+            PublishError::NoRoom(failure) => failure,
+            PublishError::Store(error) | PublishError::Build(BuildError::Sink(error)) => store_failure(&error),
+            PublishError::Early => failure(ErrorCode::Cancelled),
+            PublishError::Stalled => {
+                failure(ErrorCode::Timeout).hinted("publish again; what was stored is not sent twice")
+            }
+            PublishError::Build(BuildError::TooMany) => {
+                failure(ErrorCode::LimitExceeded).hinted("publish the folder in parts")
+            }
+            PublishError::Path(_) | PublishError::Build(_) => failure(ErrorCode::Invalid).hinted("rename the file"),
+        }
+    }
+}
+
+/// What is built, between two steps.
+struct Ingest {
+    stores: Stores,
+    builder: Builder,
+    figures: Figures,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    new_bytes: u64,
+    stored_bytes: u64,
+    reused: u64,
+}
+
+impl Figures {
+    fn put(&mut self, stores: &Stores, piece: Piece) -> Result<(), StoreError> {
+        let (chunk, is_content): (RawChunk, bool) = match piece {
+            Piece::Content(chunk) => (chunk, true),
+            Piece::Page(chunk) => (chunk, false),
+        };
+        let len = u64::from(chunk.len());
+        // Asked first: what is there needs no compression.
+        let is_new = if stores.chunks().has(&chunk.id())? {
+            false
+        } else {
+            let chunk = chunk.compress();
+            let is_new = stores.chunks().put(&chunk)?;
+            if is_new && is_content {
+                self.stored_bytes += chunk.encoded().len() as u64;
+            }
+            is_new
+        };
+        match (is_content, is_new) {
+            (true, true) => self.new_bytes += len,
+            (true, false) => self.reused += len,
+            (false, _) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Ingest {
+    /// Takes parts in; `true` when they are the last ones.
+    fn take(&mut self, parts: Vec<UploadPart>) -> Result<bool, PublishError> {
+        let Self { stores, builder, figures } = self;
+        for part in parts {
+            let sink = |piece| figures.put(stores, piece);
+            match part {
+                UploadPart::Entry { path, kind } => builder.begin(DatasetPath::new(&path)?, kind, sink)?,
+                UploadPart::Data(bytes) => builder.push(&bytes, sink)?,
+                UploadPart::End => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn finish(self) -> Result<(Built, Figures), PublishError> {
+        let Self { stores, builder, mut figures } = self;
+        let built = builder.finish(None, |piece| figures.put(&stores, piece))?;
+        Ok((built, figures))
+    }
+
+    fn progress(&self, total: Option<u64>) -> Progress {
+        Progress {
+            done: self.builder.size(),
+            total,
+            files: self.builder.n_files(),
+            reused: self.figures.reused,
+            providers: 0,
+        }
+    }
+}
+
+/// How the last version of a dataset was cut, so that this one shares what is the same.
+async fn chunker_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<ChunkerParams, PublishError> {
+    let default = ctx.config().chunker;
+    let Some(dataset) = dataset else { return Ok(default) };
+    ctx.store
+        .blocking("chunker", move |stores| {
+            let read = stores.catalog().begin_read()?;
+            let latest = record::dataset(read.as_ref(), &dataset)?.and_then(|dataset| dataset.latest);
+            let version = latest.map(|id| record::version(read.as_ref(), &id)).transpose()?.flatten();
+            let Some(version) = version else { return Ok(default) };
+            let root = reader::root(version.manifest, |id| {
+                Ok::<_, StoreError>(stores.chunks().get(id)?.map(bib_core::chunk::Chunk::into_raw))
+            });
+            match root {
+                Ok(root) => Ok(root.chunker),
+                Err(reader::ReadError::Source(error)) => Err(error.into()),
+                // A version that is not here, or makes no sense, sets no example.
+                Err(_) => Ok(default),
+            }
+        })
+        .await
+}
+
+/// Whether so many bytes more may be stored.
+pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<(), PublishError> {
+    let (data_dir, allowed) = (ctx.data_dir.clone(), ctx.allowed());
+    let disk = ctx.store.blocking("disk space", move |stores| Disk::look(stores, &data_dir)).await?;
+    disk.check(&allowed, more).map_err(PublishError::NoRoom)
+}
+
+/// Takes the next parts, as many as one step handles.
+async fn next_parts(ctx: &Context, uploads: &Receiver<Incoming>) -> Result<Vec<Incoming>, PublishError> {
+    let first = loop {
+        match within(CONTROL_STALL, uploads.recv()).await {
+            Some(Ok(part)) => break part,
+            Some(Err(_)) => return Err(PublishError::Early),
+            // Who has a place and does not use it gives it up when others want it.
+            None if ctx.ingest_credits.is_contended() => return Err(PublishError::Stalled),
+            None => {}
+        }
+    };
+    let len = |incoming: &Incoming| match &incoming.part {
+        UploadPart::Data(bytes) => bytes.len(),
+        _ => 0,
+    };
+    let (mut total, mut parts) = (len(&first), vec![first]);
+    while total < CONTENT_STEP
+        && let Ok(part) = uploads.try_recv()
+    {
+        total += len(&part);
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+pub(crate) async fn ingest(
+    ctx: &Context,
+    caller: &Caller,
+    (dataset, kind, expected): (Option<DatasetId>, ManifestKind, Option<u64>),
+    uploads: &Receiver<Incoming>,
+    out: &Output,
+) -> Result<(), Failure> {
+    require_user(caller, "publishing")?;
+    // At least something must fit, however little is said to come: what is the same as before takes no room.
+    check_room(ctx, 1).await?;
+    let _place = ctx.ingest_credits.borrow(1).await;
+    let chunker = chunker_of(ctx, dataset).await?;
+    if let (None, Some(expected)) = (dataset, expected) {
+        check_room(ctx, expected).await?;
+    }
+    let stores = ctx.store.stores();
+    let mut ingest = Ingest { stores, builder: Builder::new(kind, chunker), figures: Figures::default() };
+    let (mut flushed_at, mut unchecked) = (Instant::now(), 0);
+    loop {
+        let parts = next_parts(ctx, uploads).await?;
+        let (parts, permits): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|Incoming { part, permit }| (part, permit)).unzip();
+        let before = ingest.figures.new_bytes;
+        let (next, ended) = ctx
+            .store
+            .blocking("ingest", move |_| {
+                let ended = ingest.take(parts)?;
+                Ok::<_, PublishError>((ingest, ended))
+            })
+            .await?;
+        ingest = next;
+        drop(permits);
+        if ended {
+            break;
+        }
+        unchecked += ingest.figures.new_bytes - before;
+        if unchecked >= SPACE_CHECK {
+            unchecked = 0;
+            check_room(ctx, 1).await?;
+        }
+        if flushed_at.elapsed() >= FLUSH_INTERVAL {
+            ctx.store.flush().await.map_err(PublishError::from)?;
+            flushed_at = Instant::now();
+        }
+        out.try_event(Event::Progress(ingest.progress(expected)));
+    }
+    let (built, figures) = ctx.store.blocking("ingest", move |_| ingest.finish()).await?;
+    ctx.store.apply(Command::Stage(built.manifest)).await.map_err(PublishError::from)?;
+    let Built { manifest, content, size, n_files, n_chunks } = built;
+    log::info!(
+        manifest = manifest.short(), bytes = size, files = n_files, new_bytes = figures.new_bytes;
+        "content is stored for a version"
+    );
+    let Figures { new_bytes, stored_bytes, .. } = figures;
+    out.event(Event::Staged(Staged { manifest, content, size, n_files, n_chunks, new_bytes, stored_bytes })).await
+}

@@ -1,0 +1,102 @@
+//! How much more the node may store.
+
+use std::path::Path;
+
+use bib_core::api::{ErrorCode, Failure};
+use bib_core::port::StoreError;
+
+use crate::store::Stores;
+
+/// What the configuration allows, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// For the chunk store; `None` = 80 % of the file system.
+    pub(crate) max_bytes: Option<u64>,
+    /// What stays free.
+    pub(crate) min_free: u64,
+}
+
+/// What there is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// What the chunk store takes.
+    pub(crate) stored: u64,
+    /// Size of the file system.
+    pub(crate) total: u64,
+    /// What is free on it for this user.
+    pub(crate) free: u64,
+}
+
+impl Disk {
+    /// Looks at the disk: for a thread that may wait.
+    pub(crate) fn look(stores: &Stores, data_dir: &Path) -> Result<Self, StoreError> {
+        let system = rustix::fs::statvfs(data_dir).map_err(std::io::Error::from)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
+        let stored = stores.chunks().stats()?.stored_bytes;
+        Ok(Self { stored, total: bytes(system.f_blocks), free: bytes(system.f_bavail) })
+    }
+
+    /// Bytes that may still be stored.
+    pub(crate) fn room(&self, allowed: &Allowed) -> u64 {
+        self.within_quota(allowed).min(self.free.saturating_sub(allowed.min_free))
+    }
+
+    fn quota(&self, allowed: &Allowed) -> u64 {
+        allowed.max_bytes.unwrap_or(self.total / 5 * 4)
+    }
+
+    fn within_quota(&self, allowed: &Allowed) -> u64 {
+        self.quota(allowed).saturating_sub(self.stored)
+    }
+
+    /// Whether so many bytes more may be stored; if not, why.
+    pub(crate) fn check(&self, allowed: &Allowed, more: u64) -> Result<(), Failure> {
+        if more <= self.room(allowed) {
+            return Ok(());
+        }
+        let (why, hint) = if more > self.within_quota(allowed) {
+            let quota = self.quota(allowed);
+            (
+                format!("the node may store {quota} bytes and holds {}", self.stored),
+                "raise `storage.max_bytes` in bibd.toml",
+            )
+        } else {
+            (
+                format!("the node's disk has {} bytes free, of which {} stay free", self.free, allowed.min_free),
+                "free space on the node's disk, or lower `storage.min_free` in bibd.toml",
+            )
+        };
+        let message = if more > 1 { format!("{more} bytes more do not fit: {why}") } else { why };
+        Err(Failure::new(ErrorCode::Quota, message).hinted(hint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn the_tighter_bound_counts_and_is_named() {
+        let disk = Disk { stored: 70 * GIB, total: 100 * GIB, free: 20 * GIB };
+        let automatic = Allowed { max_bytes: None, min_free: GIB };
+        assert_eq!(disk.room(&automatic), 10 * GIB);
+        assert!(disk.check(&automatic, 10 * GIB).is_ok());
+        let over_quota = disk.check(&automatic, 11 * GIB).unwrap_err();
+        assert_eq!(over_quota.code, ErrorCode::Quota);
+        assert!(over_quota.hint.unwrap().contains("max_bytes"));
+        let generous = Allowed { max_bytes: Some(1_000 * GIB), min_free: 15 * GIB };
+        assert_eq!(disk.room(&generous), 5 * GIB);
+        assert!(disk.check(&generous, 6 * GIB).unwrap_err().hint.unwrap().contains("min_free"));
+    }
+
+    #[test]
+    fn nothing_underflows_when_more_is_held_than_allowed() {
+        let disk = Disk { stored: 70 * GIB, total: 100 * GIB, free: 0 };
+        let tight = Allowed { max_bytes: Some(GIB), min_free: u64::MAX };
+        assert_eq!(disk.room(&tight), 0);
+        assert!(disk.check(&tight, 0).is_ok(), "what needs no room is never refused");
+        assert!(disk.check(&tight, 1).is_err());
+    }
+}

@@ -1,0 +1,398 @@
+//! The store: the catalog and the chunk store, and the one thread that carries out commands.
+//!
+//! Invariant: a command is answered only after the commit that holds it is on the disk, and content is on the disk
+//! before the catalog says that it is here. Commands that wait together are committed together.
+//!
+//! Its queue has [`QUEUE`] places; whoever comes when it is full waits. Reads run on the pool, each on a snapshot of its
+//! own. After a failed commit the store takes no more writes, and says why.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_channel::{Receiver, Sender};
+use bib_core::api::event::OpContext;
+use bib_core::api::request::ContextFor;
+use bib_core::apply::Reducer;
+use bib_core::catalog::access::AccessCache;
+use bib_core::catalog::context::{ContextError, op_context};
+use bib_core::chunk::{Chunk, ChunkError};
+use bib_core::command::{Applied, Command};
+use bib_core::port::{Catalog, CatalogRead, ChunkStore, StoreError};
+use bib_core::wire::message::ChunkData;
+use bib_storage_redb::{Folder, RedbCatalog, SegmentStore};
+use futures::channel::oneshot;
+
+use crate::config::Budget;
+use crate::runtime::{Pool, timestamp};
+
+/// Pieces of work that wait for the store thread; chunks among them are counted by whoever fetches.
+const QUEUE: usize = 256;
+/// Pieces of work that are done before the commands among them are committed.
+const MAX_ROUND: usize = 64;
+/// Commits of which the others have not heard yet. What is beyond is found by looking.
+const MAX_NEWS: usize = 64;
+/// Name of the folder of the chunk store in the data directory.
+const SEGMENTS: &str = "segments";
+
+/// Why a chunk from a peer was not stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// It is not what it is said to be.
+    #[error(transparent)]
+    Bad(#[from] ChunkError),
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+enum Work {
+    Command { command: Command, answer: oneshot::Sender<Result<Applied, StoreError>> },
+    Put { data: ChunkData, answer: oneshot::Sender<Result<bool, PutError>> },
+    Flush { answer: oneshot::Sender<Result<(), StoreError>> },
+}
+
+struct Shared {
+    catalog: RedbCatalog,
+    chunks: SegmentStore,
+    access: Mutex<AccessCache>,
+    read_only: Mutex<Option<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is under the locks of this file is whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stopped() -> StoreError {
+    StoreError::Io(std::io::Error::other("the store has stopped"))
+}
+
+/// A handle of the store. Cheap to clone; the thread ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: Sender<Work>,
+    pool: Pool,
+    news: Receiver<Arc<Applied>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// Waits for the end of the store thread.
+#[derive(Debug)]
+pub struct StoreThread(std::thread::JoinHandle<()>);
+
+impl StoreThread {
+    /// Waits until the thread has ended what it was given, after [`Store::close`].
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            log::error!("the store thread panicked");
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in a data directory, which is locked for this process, and starts its thread.
+    ///
+    /// # Errors
+    /// [`StoreError`] when one of its files cannot be used.
+    pub fn open(data_dir: &Path, budget: &Budget, pool: Pool) -> Result<(Self, StoreThread), StoreError> {
+        let catalog = RedbCatalog::open(&Folder::new(data_dir.to_owned())?, budget.catalog_cache)?;
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(std::io::Error::from)?;
+        let segments = Folder::new(data_dir.join(SEGMENTS))?;
+        let chunks = SegmentStore::open(Box::new(segments), budget.index_cache, seed)?;
+        let shared = Arc::new(Shared {
+            catalog,
+            chunks,
+            access: Mutex::new(AccessCache::new(budget.cached_ops)),
+            read_only: Mutex::new(None),
+        });
+        let (queue, work) = async_channel::bounded(QUEUE);
+        let (tell, news) = async_channel::bounded(MAX_NEWS);
+        let thread = {
+            let (shared, reducer) = (shared.clone(), Reducer::new(budget.cached_ops));
+            let mut writer = Writer { shared, reducer, tell };
+            std::thread::Builder::new().name("bib-store".to_owned()).spawn(move || writer.run(&work))?
+        };
+        Ok((Self { shared, queue, pool, news }, StoreThread(thread)))
+    }
+
+    /// Carries out a command; returns when it is on the disk. Nothing is taken back when the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be made durable; then nothing of it was done.
+    pub async fn apply(&self, command: Command) -> Result<Applied, StoreError> {
+        self.ask(|answer| Work::Command { command, answer }).await?
+    }
+
+    /// Verifies a chunk that a peer sent, and stores it; returns whether it was new. Not durable before a flush.
+    ///
+    /// # Errors
+    /// [`PutError`] when it is not the chunk or cannot be stored.
+    pub async fn put(&self, data: ChunkData) -> Result<bool, PutError> {
+        self.ask(|answer| Work::Put { data, answer }).await?
+    }
+
+    /// Makes all chunks durable that were put before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.ask(|answer| Work::Flush { answer }).await?
+    }
+
+    async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, StoreError> {
+        let (answer, result) = oneshot::channel();
+        self.queue.send(work(answer)).await.map_err(|_| stopped())?;
+        result.await.map_err(|_| stopped())
+    }
+
+    /// Reads the catalog on a thread of the pool.
+    ///
+    /// # Errors
+    /// The error of `read`, or [`StoreError`] when there is no snapshot.
+    pub async fn read<T, E>(&self, read: impl FnOnce(&dyn CatalogRead) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.blocking("catalog read", move |store| {
+            let snapshot = store.catalog().begin_read()?;
+            read(snapshot.as_ref())
+        })
+        .await
+    }
+
+    /// Works with the stores on a thread of the pool.
+    ///
+    /// # Errors
+    /// The error of `work`, or [`StoreError`] when it panicked.
+    pub async fn blocking<T, E>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&Stores) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let stores = self.stores();
+        let lost = |error| StoreError::Io(std::io::Error::other(error));
+        self.pool.run(name, move || work(&stores)).await.map_err(lost)?
+    }
+
+    /// Parents and time for a new operation.
+    ///
+    /// # Errors
+    /// [`ContextError`] when the topic is not known.
+    pub async fn op_context(&self, wanted: ContextFor) -> Result<OpContext, ContextError> {
+        let shared = self.shared.clone();
+        self.read(move |read| op_context(read, &mut lock(&shared.access), wanted)).await
+    }
+
+    /// The stores themselves, for a thread that may wait.
+    pub fn stores(&self) -> Stores {
+        Stores(self.shared.clone())
+    }
+
+    /// Takes no more work; the thread ends when it has done what waits.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Why no writes are taken, if so.
+    pub fn read_only(&self) -> Option<String> {
+        lock(&self.shared.read_only).clone()
+    }
+
+    /// What was committed, for one reader. Of many commits in a short time some are left out.
+    pub fn news(&self) -> Receiver<Arc<Applied>> {
+        self.news.clone()
+    }
+}
+
+/// The stores, for a thread that may wait. Cheap to clone.
+#[derive(Clone)]
+pub struct Stores(Arc<Shared>);
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").finish_non_exhaustive()
+    }
+}
+
+impl Stores {
+    /// The catalog, to read.
+    pub fn catalog(&self) -> &dyn Catalog {
+        &self.0.catalog
+    }
+
+    /// The chunk store.
+    pub fn chunks(&self) -> &dyn ChunkStore {
+        &self.0.chunks
+    }
+}
+
+/// What runs on the store thread.
+struct Writer {
+    shared: Arc<Shared>,
+    reducer: Reducer,
+    tell: Sender<Arc<Applied>>,
+}
+
+type Waiting = (Command, oneshot::Sender<Result<Applied, StoreError>>);
+
+impl Writer {
+    fn run(&mut self, work: &Receiver<Work>) {
+        while let Ok(first) = work.recv_blocking() {
+            // A panic ends what was under way; those who wait for it are told by their channels.
+            let round = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.round(first, work)));
+            if let Err(panic) = round {
+                log::error!(panic = crate::runtime::panic_text(&*panic); "the store thread panicked and goes on");
+                self.forget();
+            }
+        }
+        if let Err(error) = self.flush() {
+            log::warn!(error:% = error; "what was stored last may be fetched or sent again");
+        }
+    }
+
+    /// Does what waits, and commits the commands in it together.
+    fn round(&mut self, first: Work, work: &Receiver<Work>) {
+        let mut group: Vec<Waiting> = Vec::new();
+        let waiting = std::iter::from_fn(|| work.try_recv().ok()).take(MAX_ROUND);
+        for one in std::iter::once(first).chain(waiting) {
+            match one {
+                Work::Command { command, answer } => group.push((command, answer)),
+                // Whoever asked may have gone away; what was asked is done all the same.
+                Work::Put { data, answer } => drop(answer.send(self.put(data))),
+                Work::Flush { answer } => drop(answer.send(self.flush())),
+            }
+        }
+        self.commit(group);
+    }
+
+    fn forget(&mut self) {
+        self.reducer.forget();
+        lock(&self.shared.access).forget();
+    }
+
+    fn put(&self, data: ChunkData) -> Result<bool, PutError> {
+        let chunk = Chunk::verify(data.id, data.len, data.codec, data.bytes)?;
+        self.shared.chunks.put(&chunk).map_err(|error| PutError::Store(self.noted(error)))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.shared.chunks.flush().map_err(|error| self.noted(error))
+    }
+
+    fn commit(&mut self, group: Vec<Waiting>) {
+        if group.is_empty() {
+            return;
+        }
+        let says_content_is_here = |command: &Command| matches!(command, Command::Stage(_) | Command::ContentHere(_));
+        if group.iter().any(|(command, _)| says_content_is_here(command))
+            && let Err(error) = self.flush()
+        {
+            // The others do not need it; those that do have failed.
+            let (failed, rest): (Vec<_>, Vec<_>) =
+                group.into_iter().partition(|(command, _)| says_content_is_here(command));
+            for (_, answer) in failed {
+                drop(answer.send(Err(copy(&error))));
+            }
+            return self.commit(rest);
+        }
+        match self.commit_once(&group) {
+            Ok(applied) => {
+                for ((_, answer), applied) in group.into_iter().zip(applied) {
+                    self.answer(answer, applied);
+                }
+            }
+            Err(error) if group.len() > 1 && matches!(error, StoreError::Corrupt(_)) => {
+                // One of them met a damaged page: the others need not fail with it.
+                for (command, answer) in group {
+                    match self.commit_once(&[(&command, ())]) {
+                        Ok(mut applied) => self.answer(answer, applied.pop().unwrap_or_default()),
+                        Err(error) => drop(answer.send(Err(self.noted(error)))),
+                    }
+                }
+            }
+            Err(error) => {
+                let error = self.noted(error);
+                for (_, answer) in group {
+                    drop(answer.send(Err(copy(&error))));
+                }
+            }
+        }
+    }
+
+    fn answer(&self, answer: oneshot::Sender<Result<Applied, StoreError>>, applied: Applied) {
+        if !applied.new.is_empty() || !applied.versions.is_empty() {
+            // When too many wait, the reader looks by itself.
+            let _ = self.tell.try_send(Arc::new(applied.clone()));
+        }
+        drop(answer.send(Ok(applied)));
+    }
+
+    fn commit_once<A>(&mut self, group: &[(impl std::borrow::Borrow<Command>, A)]) -> Result<Vec<Applied>, StoreError> {
+        let (now, reducer) = (timestamp(), &mut self.reducer);
+        let mut applied = Vec::with_capacity(group.len());
+        let result = self.shared.catalog.write(&mut |txn| {
+            applied.clear();
+            for (command, _) in group {
+                applied.push(reducer.apply(txn, command.borrow(), now)?);
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => Ok(applied),
+            Err(error) => {
+                self.forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds out whether an error has closed a store for writing.
+    fn noted(&self, error: StoreError) -> StoreError {
+        let closed =
+            match &error {
+                StoreError::ReadOnly(why) => Some(why.clone()),
+                StoreError::Full(_) => None,
+                // A store that is closed says so to the next one who writes.
+                _ => [self.shared.catalog.write(&mut |_| Ok(())), self.shared.chunks.flush()].into_iter().find_map(
+                    |probe| match probe {
+                        Err(StoreError::ReadOnly(why)) => Some(why),
+                        _ => None,
+                    },
+                ),
+            };
+        log::error!(error:% = error; "the store could not do what it was asked");
+        if let Some(why) = closed {
+            let mut read_only = lock(&self.shared.read_only);
+            if read_only.is_none() {
+                log::error!(why = why.as_str(); "the store takes no more writes until bibd is started again");
+                *read_only = Some(why);
+            }
+        }
+        error
+    }
+}
+
+/// The same error for another one who waits.
+fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full(why) => StoreError::Full(why.clone()),
+        StoreError::Corrupt(why) => StoreError::Corrupt(why.clone()),
+        StoreError::Unsupported(why) => StoreError::Unsupported(why.clone()),
+        StoreError::Locked(why) => StoreError::Locked(why.clone()),
+        StoreError::ReadOnly(why) => StoreError::ReadOnly(why.clone()),
+        error => StoreError::Io(std::io::Error::other(error.to_string())),
+    }
+}
