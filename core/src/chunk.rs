@@ -4,6 +4,9 @@
 //! a chunk store that takes `Chunk`s never holds unverified bytes, and bytes are compressed once, where they are
 //! published, and travel and rest in that form.
 
+use std::cell::RefCell;
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 use crate::hash::hash;
@@ -122,6 +125,19 @@ const PROBE_LEN: usize = 16 * 1024;
 /// zstd level: higher ones cost more and save nothing on the measured tables.
 const ZSTD_LEVEL: i32 = 1;
 
+// A context costs some 10 µs to make and as much to let go, which is more than a small chunk takes; one a thread is kept.
+thread_local! {
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let made = kept.take().map_or_else(|| zstd::bulk::Compressor::new(ZSTD_LEVEL), Ok)?;
+        kept.insert(made).compress(raw)
+    })
+}
+
 fn saves_enough(raw: usize, encoded: usize) -> bool {
     encoded <= raw - raw / 20
 }
@@ -139,10 +155,10 @@ impl Chunk {
         let len = raw.len() as u32;
         if raw.len() >= MIN_COMPRESSED_LEN {
             let probe = &raw[..raw.len().min(PROBE_LEN)];
-            let promising = raw.len() <= PROBE_LEN
-                || zstd::bulk::compress(probe, ZSTD_LEVEL).is_ok_and(|out| saves_enough(probe.len(), out.len()));
+            let promising =
+                raw.len() <= PROBE_LEN || compress(probe).is_ok_and(|out| saves_enough(probe.len(), out.len()));
             if promising
-                && let Ok(encoded) = zstd::bulk::compress(&raw, ZSTD_LEVEL)
+                && let Ok(encoded) = compress(&raw)
                 && saves_enough(raw.len(), encoded.len())
             {
                 return Self { id, len, codec: Codec::Zstd, bytes: encoded };
@@ -216,8 +232,11 @@ impl Chunk {
 
 /// Decodes zstd without trusting what the frame says of its size.
 fn decompress(id: ChunkId, len: u32, bytes: &[u8]) -> Result<Vec<u8>, ChunkError> {
-    let raw = zstd::bulk::decompress(bytes, len as usize)
-        .map_err(|error| ChunkError::Undecodable { id, reason: error.to_string() })?;
+    let raw = DECOMPRESSOR.with_borrow_mut(|kept| {
+        let made = kept.take().map_or_else(zstd::bulk::Decompressor::new, Ok)?;
+        kept.insert(made).decompress(bytes, len as usize)
+    });
+    let raw = raw.map_err(|error: io::Error| ChunkError::Undecodable { id, reason: error.to_string() })?;
     if raw.len() != len as usize {
         return Err(ChunkError::Undecodable { id, reason: format!("{} bytes instead of {len}", raw.len()) });
     }

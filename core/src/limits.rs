@@ -215,6 +215,34 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 pub const REPLAY_MEMORY: Duration = Duration::from_secs(900);
 /// Gossip messages remembered against replay; the oldest is forgotten first.
 pub const MAX_REPLAY_ENTRIES: usize = 8_192;
+/// Gossip messages a second that are looked at of one author.
+pub const GOSSIP_PER_SECOND: u32 = 20;
+/// Burst of gossip messages that is looked at of one author.
+pub const GOSSIP_BURST: u32 = 200;
+/// Gossip messages a second that this node sends, well below what others look at; what does not fit is announced.
+pub const OWN_GOSSIP_PER_SECOND: u32 = 10;
+/// Burst of gossip messages that this node sends.
+pub const OWN_GOSSIP_BURST: u32 = 100;
+/// Gossip topics that a node is subscribed to; the one without changes for longest goes first, its changes come by
+/// announcement and reconciliation.
+pub const MAX_GOSSIP_TOPICS: usize = 512;
+/// How long changes are gathered before neighbours are told of the new heads: gossip is faster where it works.
+pub const ANNOUNCE_DELAY: Duration = Duration::from_millis(250);
+/// Topics of one peer that wait to be announced; further ones are found by the next comparison.
+pub const MAX_ANNOUNCED: usize = 4_096;
+/// Topics of one peer that are being reconciled before its list of topics is read on.
+pub const MAX_TOPICS_OUTSTANDING: usize = 1_024;
+/// Of two nodes that connect, the one with the higher id waits so long before it compares catalogs: the other one's
+/// comparison mostly serves both.
+pub const COMPARE_GRACE: Duration = Duration::from_secs(3);
+/// First pause before a failed comparison is tried again, and before a configured peer is dialled again; doubles.
+pub const RETRY_MIN: Duration = Duration::from_secs(5);
+/// Longest pause before a configured peer is dialled again.
+pub const REDIAL_MAX: Duration = Duration::from_secs(3_600);
+/// Peers that are remembered; of those not connected, the one not seen for longest is forgotten first.
+pub const MAX_PEERS: usize = 1_024;
+/// Addresses remembered of a peer.
+pub const MAX_PEER_ADDRESSES: usize = 8;
 /// Time between two reconciliations with the same peer without other cause.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -298,10 +326,11 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 
 /// A segment file of the chunk store takes no more records when it is as long as this, in bytes.
 pub const SEGMENT_LEN: u64 = 64 << 20;
-/// Bytes of chunks that are not yet durable; when there are as many, the store makes them durable before it takes more.
-pub const MAX_UNFLUSHED_BYTES: u64 = 64 << 20;
-/// Chunks that are not yet durable, in the same way: their places are held in memory, some 100 bytes each.
-pub const MAX_UNFLUSHED_CHUNKS: usize = 32_768;
+/// Bytes of chunks that the index of the chunk store does not name yet; when there are as many, they are indexed before
+/// more are taken. A start after a kill reads at most as many. Two segments: an index commit is two syncs.
+pub const MAX_UNINDEXED_BYTES: u64 = 2 * SEGMENT_LEN;
+/// Chunks that the index does not name yet, in the same way: their places are held in memory, some 200 bytes each.
+pub const MAX_UNINDEXED_CHUNKS: usize = 32_768;
 /// Who puts chunks makes them durable when the first has waited as long as this; stores have no clock.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// Segment files that a chunk store holds open for reading; the one longest unused is closed first.

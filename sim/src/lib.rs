@@ -8,3 +8,4 @@ pub mod net;
 pub mod node;
 pub mod reference;
 pub mod rng;
+pub mod suite;

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bib_core::api::request::{ContextFor, Paging};
 use bib_core::catalog::{content, list, log, record, resolve};
 use bib_core::command::{Applied, Command, OpOutcome, Origin, Refused};
@@ -10,11 +12,13 @@ use bib_core::id::{ContentId, DatasetId, ManifestId, OpId, TopicId, VersionId};
 use bib_core::limits;
 use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Name, Topic, TopicStatus, Version, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
-use bib_core::op::{Body, Operation, Resource, Role};
+use bib_core::op::{Body, Class, Operation, Resource, Role};
 use bib_core::port::Table;
 use bib_core::time::Timestamp;
 use bib_core::wire::message::FindQuery;
 use bib_sim::node::{CatalogNode, PEER, nothing, sign, user};
+use bib_sim::reference::catalog::Model;
+use bib_sim::rng::Rng;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 const ALL: Paging = Paging { limit: 1_000, offset: 0 };
@@ -66,7 +70,7 @@ fn revoke(topic: TopicId, from: u8) -> Body {
 
 fn wanted(topic: TopicId, body: &Body) -> ContextFor {
     match body.class() {
-        bib_core::op::Class::Content => ContextFor::Content(topic),
+        Class::Content => ContextFor::Content(topic),
         _ if body.is_removal() => ContextFor::Removal(topic),
         _ => ContextFor::Access(topic),
     }
@@ -550,4 +554,265 @@ fn staged_content_is_kept_a_day_and_named_content_for_good() {
     story.act(1, topic, Body::DeleteDataset { dataset });
     story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR)).unwrap();
     assert_eq!(story.0.catalog.dump(Table::Pins), [], "nothing names it any more");
+}
+
+/// The datasets and versions that an operation names.
+fn named(body: &Body) -> Vec<OpId> {
+    match body {
+        Body::UpdateDataset { dataset, .. }
+        | Body::ArchiveDataset { dataset }
+        | Body::RestoreDataset { dataset }
+        | Body::DeleteDataset { dataset } => vec![(*dataset).into()],
+        Body::WithdrawVersion { dataset, version } => vec![(*dataset).into(), (*version).into()],
+        Body::PublishVersion(new) => new.previous.into_iter().map(OpId::from).chain([new.dataset.into()]).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A context that somebody took and uses later.
+struct Taken {
+    topic: TopicId,
+    wanted: ContextFor,
+    context: bib_core::api::event::OpContext,
+}
+
+/// Makes a random history on several nodes that hear of each other now and then, some of it dated back.
+struct Tale {
+    rng: Rng,
+    nodes: Vec<CatalogNode>,
+    taken: Vec<Vec<Taken>>,
+    model: Model,
+    topics: Vec<TopicId>,
+    datasets: Vec<(TopicId, DatasetId)>,
+    versions: Vec<(DatasetId, VersionId)>,
+    n_denied: usize,
+    seed: u64,
+}
+
+impl Tale {
+    fn new(seed: u64) -> Self {
+        let (mut first, root) = Story::begin();
+        for (to, role) in [(2, Role::Owner), (3, Role::Admin), (4, Role::Contributor)] {
+            first.act(1, root, grant(root, to, role));
+        }
+        let dataset = first.dataset(4, root, "a");
+        let version = first.act(4, root, publish(dataset, "1.0.0"));
+        let mut model = Model::default();
+        first.0.ops.values().for_each(|op| model.insert(op.clone()));
+        Self {
+            rng: Rng::new(seed),
+            nodes: vec![first.fork().0, first.fork().0, first.0],
+            taken: (0..3).map(|_| Vec::new()).collect(),
+            model,
+            topics: vec![root],
+            datasets: vec![(root, dataset)],
+            versions: vec![(dataset, version.id().into())],
+            n_denied: 0,
+            seed,
+        }
+    }
+
+    fn pick<T: Copy>(rng: &mut Rng, items: &[T]) -> T {
+        items[rng.below(items.len() as u64) as usize]
+    }
+
+    /// In a topic, something that makes sense of what there is somewhere.
+    fn body(&mut self) -> (TopicId, Body) {
+        let rng = &mut self.rng;
+        let topic = Self::pick(rng, &self.topics);
+        let (of_dataset, dataset) = Self::pick(rng, &self.datasets);
+        let (of_version, version) = Self::pick(rng, &self.versions);
+        let of_version_topic = |of: DatasetId| self.datasets.iter().find(|(_, id)| *id == of).map(|(topic, _)| *topic);
+        let other = 1 + rng.below(6) as u8;
+        let role = Self::pick(rng, &[Role::Owner, Role::Admin, Role::Contributor, Role::Contributor, Role::Reader]);
+        let resource = Resource::Topic(topic);
+        let text = Self::pick(rng, &["x", "y", "z"]).to_owned();
+        let fields = match rng.below(4) {
+            0 => FieldChanges { tags: Some([text].into()), ..FieldChanges::default() },
+            1 => FieldChanges { schema: Some(rng.chance(1, 2).then_some(text)), ..FieldChanges::default() },
+            2 => FieldChanges { metadata: Some([(text, String::new())].into()), ..FieldChanges::default() },
+            _ => FieldChanges { description: Some(text), ..FieldChanges::default() },
+        };
+        match rng.below(28) {
+            0..=2 => (topic, Body::CreateDataset { name: name(Self::pick(rng, &["a", "b"])), fields }),
+            3..=8 => {
+                let number = Self::pick(rng, &["1.0.0", "1.1.0", "2.0.0-rc.1", "2.0.0"]);
+                let Body::PublishVersion(mut new) = publish(dataset, number) else { unreachable!() };
+                new.previous = (of_version == dataset && rng.chance(1, 2)).then_some(version);
+                (of_dataset, Body::PublishVersion(new))
+            }
+            9..=10 => (of_dataset, Body::UpdateDataset { dataset, fields }),
+            11 => (of_dataset, Body::ArchiveDataset { dataset }),
+            12 => (of_dataset, Body::RestoreDataset { dataset }),
+            13 if rng.chance(1, 2) => (of_dataset, Body::DeleteDataset { dataset }),
+            13 | 14 => {
+                let topic = of_version_topic(of_version).unwrap_or(topic);
+                (topic, Body::WithdrawVersion { dataset: of_version, version })
+            }
+            15 => (topic, Body::UpdateTopic(fields)),
+            16..=17 => {
+                let expires_at = rng.chance(1, 4).then(|| Timestamp(NOW.0 + rng.below(20) as i64));
+                (topic, Body::Grant { resource, user: user(other), role, expires_at })
+            }
+            18..=21 => (topic, Body::Revoke { resource, user: user(other), keep_below: rng.chance(1, 3) }),
+            22 => (topic, Body::TransferOwnership { resource, to: user(other), leave: rng.chance(1, 2) }),
+            23 => (topic, Body::ReplaceKey { new: user(other) }),
+            24 if self.topics.len() < 4 => (topic, create_topic(Self::pick(rng, &["s", "t"]), Some(topic))),
+            25 => (topic, Body::ArchiveTopic),
+            26 => (topic, Body::RestoreTopic),
+            27 if rng.chance(1, 4) => (topic, Body::DeleteTopic { force: true }),
+            _ => (topic, Body::SetVisibility { visibility: Visibility::Public }),
+        }
+    }
+
+    fn step(&mut self) {
+        let at = self.rng.below(3) as usize;
+        if self.rng.chance(1, 6) {
+            return self.hear(at);
+        }
+        let (topic, body) = self.body();
+        let by = 1 + self.rng.below(6) as u8;
+        let is_to_self = match &body {
+            Body::TransferOwnership { to, .. } | Body::ReplaceKey { new: to } => *to == user(by),
+            _ => false,
+        };
+        let wanted = wanted(topic, &body);
+        let Ok(context) = self.nodes[at].context(wanted) else { return };
+        if is_to_self || !named(&body).iter().all(|id| self.nodes[at].ops.contains_key(id)) {
+            return;
+        }
+        let old = self.taken[at].iter().filter(|taken| taken.topic == topic && taken.wanted == wanted);
+        let old: Vec<_> = old.map(|taken| taken.context.clone()).collect();
+        self.taken[at].push(Taken { topic, wanted, context: context.clone() });
+        let mut context = if self.rng.chance(1, 5) && !old.is_empty() {
+            old[self.rng.below(old.len() as u64) as usize].clone()
+        } else {
+            context
+        };
+        if self.rng.chance(1, 5) {
+            context.keeps.retain(|_| self.rng.chance(1, 2));
+        }
+        if matches!(wanted, ContextFor::Content(_)) && self.rng.chance(1, 4) {
+            // One parent only, and the rest through it.
+            let in_topic = self.nodes[at].ops.values().filter(|op| op.topic() == topic && op.class() == Class::Content);
+            let in_topic: Vec<&Operation> = in_topic.collect();
+            if !in_topic.is_empty() {
+                let parent = in_topic[self.rng.below(in_topic.len() as u64) as usize];
+                context.parents = vec![parent.id()];
+                context.lamport = parent.lamport + 1;
+                context.not_before = parent.time;
+            }
+        }
+        let in_topic = (!matches!(body, Body::CreateTopic { .. })).then_some(topic);
+        let time = Timestamp(NOW.0 + self.rng.below(20) as i64);
+        let op = sign(by, in_topic, context, time, body);
+        let origin = if self.rng.chance(1, 3) { Origin::User } else { PEER };
+        let outcome = self.nodes[at].take(std::slice::from_ref(&op), origin, NOW).outcomes[0].clone();
+        let expected = self.model.admits(&op);
+        match outcome {
+            OpOutcome::New => assert!(expected, "seed {}: taken, and should not be: {:?}", self.seed, op.body),
+            OpOutcome::Refused(Refused::Invalid(_)) | OpOutcome::Known => return,
+            OpOutcome::Refused(why) => {
+                // A user is refused more than a peer is.
+                let is_free = origin == PEER && expected;
+                assert!(!is_free, "seed {}: refused, and should not be: {why} {:?}", self.seed, op.body);
+                self.n_denied += 1;
+                return;
+            }
+            other => panic!("seed {}: {other:?}", self.seed),
+        }
+        match &op.body {
+            Body::CreateTopic { .. } => self.topics.push(op.topic()),
+            Body::CreateDataset { .. } => self.datasets.push((op.topic(), op.id().into())),
+            Body::PublishVersion(version) => self.versions.push((version.dataset, op.id().into())),
+            _ => {}
+        }
+        self.model.insert(op);
+    }
+
+    /// A node hears a part of what another has, in any order.
+    fn hear(&mut self, at: usize) {
+        let from = self.rng.below(3) as usize;
+        let all = !self.rng.chance(1, 3);
+        let mut ops: Vec<Operation> = self.nodes[from].ops.values().cloned().collect();
+        ops.retain(|_| all || self.rng.chance(2, 3));
+        self.rng.shuffle(&mut ops);
+        let applied = self.nodes[at].take(&ops, PEER, NOW);
+        for (op, outcome) in ops.iter().zip(applied.outcomes) {
+            assert!(!matches!(outcome, OpOutcome::Refused(_)), "seed {}: {outcome:?} {:?}", self.seed, op.body);
+        }
+    }
+}
+
+/// Gives a new node all operations in the order given, in batches, and checks what it reports.
+fn deliver(ops: &[Operation], rng: &mut Rng, seed: u64) -> CatalogNode {
+    let cached = [0, 5, 10_000];
+    let mut node = CatalogNode::new(Tale::pick(rng, &cached));
+    let (mut new, mut versions) = (Vec::new(), BTreeSet::new());
+    let mut rest = ops;
+    while !rest.is_empty() {
+        let n = 1 + rng.below(rest.len() as u64) as usize;
+        let n = if rng.chance(1, 2) { n } else { 1 };
+        let applied = node.take(&rest[..n], PEER, NOW);
+        for (op, outcome) in rest[..n].iter().zip(applied.outcomes) {
+            assert!(!matches!(outcome, OpOutcome::Refused(_)), "seed {seed}: {outcome:?} {:?}", op.body);
+        }
+        new.extend(applied.new);
+        versions.extend(applied.versions);
+        rest = &rest[n..];
+        if rng.chance(1, 8) {
+            node.restart(Tale::pick(rng, &cached));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for op in &new {
+        assert!(op.parents.iter().all(|parent| seen.contains(parent)), "seed {seed}: parents come first");
+        assert!(seen.insert(op.id()), "seed {seed}: told once");
+    }
+    assert_eq!(seen.len(), node.ops.len(), "seed {seed}");
+    let there = node.catalog.dump(Table::Versions).into_iter().map(|(key, _)| VersionId::from_slice(&key).unwrap());
+    assert!(there.into_iter().all(|id| versions.contains(&id)), "seed {seed}: every version is told of");
+    node
+}
+
+fn check(seed: u64) -> (usize, usize) {
+    let mut tale = Tale::new(seed);
+    (0..8 + seed % 24).for_each(|_| tale.step());
+    let ops: BTreeMap<OpId, Operation> =
+        tale.nodes.iter().flat_map(|node| node.ops.iter().map(|(id, op)| (*id, op.clone()))).collect();
+    let mut rng = Rng::new(!seed);
+    let mut order: Vec<Operation> = ops.values().chain(ops.values().take(3)).cloned().collect();
+    rng.shuffle(&mut order);
+    let mut nodes = vec![deliver(&order, &mut rng, seed)];
+    rng.shuffle(&mut order);
+    nodes.push(deliver(&order, &mut rng, seed));
+    order.sort_by_key(Operation::position);
+    nodes.push(deliver(&order, &mut rng, seed));
+    order.sort_by_key(|op| (op.class(), op.position()));
+    nodes.push(deliver(&order, &mut rng, seed));
+    for mut node in std::mem::take(&mut tale.nodes) {
+        rng.shuffle(&mut order);
+        node.take(&order, PEER, NOW);
+        nodes.push(node);
+    }
+    let expected = tale.model.tables();
+    for (i, node) in nodes.iter().enumerate() {
+        assert_eq!(node.ops.len(), ops.len(), "seed {seed}, order {i}");
+        for (table, records) in &expected {
+            let found = node.catalog.dump(*table);
+            assert_eq!(found, *records, "seed {seed}, order {i}, {table:?}");
+        }
+        assert_eq!(node.dump(), nodes[0].dump(), "seed {seed}, order {i}");
+        assert_eq!(node.catalog.dump(Table::Parked), [], "seed {seed}, order {i}");
+    }
+    let n_void = expected[&Table::Ops].iter().filter(|(_, value)| value[0] == 1).count();
+    (ops.len(), n_void)
+}
+
+#[test]
+fn random_histories_make_the_same_catalog_in_every_order_and_that_of_the_model() {
+    let n_seeds: u64 = std::env::var("BIB_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    let first: u64 = std::env::var("BIB_SIM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let sums = (first..first + n_seeds).map(check).fold((0, 0), |sum, (n, void)| (sum.0 + n, sum.1 + void));
+    assert!(sums.0 as u64 > 10 * n_seeds && sums.1 as u64 * 5 > n_seeds, "too few of {sums:?} operations are void");
 }

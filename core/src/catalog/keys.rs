@@ -54,6 +54,16 @@ pub fn log_figures(topic: &TopicId, class: Class) -> Vec<u8> {
     [b"log".as_slice(), &log_prefix(topic, class)].concat()
 }
 
+/// What the keys of the figures of both logs of a topic begin with.
+pub fn logs_of(topic: &TopicId) -> Vec<u8> {
+    [b"log".as_slice(), topic.as_bytes()].concat()
+}
+
+/// What the keys of the figures of all logs begin with.
+pub fn logs_prefix() -> Vec<u8> {
+    b"log".to_vec()
+}
+
 /// `Meta`: the topics of a tree; the value is empty.
 pub fn tree_member(root: &TopicId, topic: &TopicId) -> Vec<u8> {
     [b"tree".as_slice(), root.as_bytes(), topic.as_bytes()].concat()

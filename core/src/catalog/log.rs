@@ -44,9 +44,14 @@ pub struct Figures {
 impl Figures {
     /// Adds an operation.
     pub fn add(&mut self, id: &OpId) {
-        self.count += 1;
+        self.join(&Self { count: 1, sum: *id.as_bytes() });
+    }
+
+    /// Adds the operations of another set, which has none in common with this one.
+    pub fn join(&mut self, other: &Self) {
+        self.count += other.count;
         let mut carry = 0;
-        for (sum, byte) in self.sum.iter_mut().zip(id.as_bytes()) {
+        for (sum, byte) in self.sum.iter_mut().zip(&other.sum) {
             let total = u16::from(*sum) + u16::from(*byte) + carry;
             *sum = total.to_le_bytes()[0];
             carry = total >> 8;
@@ -336,6 +341,46 @@ pub fn topics(read: &dyn CatalogRead, after: Option<&TopicId>, limit: usize) -> 
         if damaged { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if damaged { Err(corrupt("the key of a topic")) } else { Ok(found) }
+}
+
+/// Shows the topics that have operations, ascending, from behind `after`, with the number and sum of those of both
+/// classes, until `visit` breaks. Unlike [`topics`], deleted and void ones are among them.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn visit_logs(
+    read: &dyn CatalogRead,
+    after: Option<&TopicId>,
+    visit: &mut dyn FnMut(TopicId, Figures) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let all = keys::logs_prefix();
+    let lower = after.map_or_else(|| Some(all.clone()), |topic| keys::after_prefix(&keys::logs_of(topic)));
+    let (Some(lower), Some(upper)) = (lower, keys::after_prefix(&all)) else { return Ok(()) };
+    let range = (Bound::Included(lower.as_slice()), Bound::Excluded(upper.as_slice()));
+    let (mut open, mut damaged, mut stopped) = (None::<(TopicId, Figures)>, false, false);
+    read.scan(Table::Meta, range, Order::Ascending, &mut |key, value| {
+        let topic = key.get(all.len()..all.len() + 32).and_then(TopicId::from_slice);
+        let (Some(topic), Some(figures)) = (topic, Figures::from_bytes(value)) else {
+            damaged = true;
+            return ControlFlow::Break(());
+        };
+        match &mut open {
+            Some((last, sum)) if *last == topic => sum.join(&figures),
+            _ => {
+                if let Some((last, sum)) = open.replace((topic, figures)) {
+                    stopped = visit(last, sum).is_break();
+                }
+            }
+        }
+        if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if damaged {
+        return Err(corrupt("the figures of a log"));
+    }
+    if let Some((last, sum)) = open.filter(|_| !stopped) {
+        let _ = visit(last, sum);
+    }
+    Ok(())
 }
 
 /// How many operations of a topic wait for their parents; counts to [`crate::limits::MAX_PARKED_OPS`].

@@ -38,15 +38,15 @@ pub struct Judgement {
 
 /// A right on a topic.
 #[derive(Debug, Clone, Copy)]
-struct Right {
-    topic: TopicId,
-    role: Role,
-    expires_at: Option<Timestamp>,
+pub(super) struct Right {
+    pub(super) topic: TopicId,
+    pub(super) role: Role,
+    pub(super) expires_at: Option<Timestamp>,
     given: OpId,
     link: OpId,
 }
 
-type Seen = BTreeSet<OpId>;
+pub(super) type Seen = BTreeSet<OpId>;
 
 impl Judgement {
     /// The verdict on an operation.
@@ -54,7 +54,7 @@ impl Judgement {
         self.verdicts.get(id).copied()
     }
 
-    fn counts(&self, id: &OpId) -> bool {
+    pub(super) fn counts(&self, id: &OpId) -> bool {
         self.confirmed.contains_key(id) || self.verdicts.get(id) == Some(&Verdict::Valid)
     }
 }
@@ -75,12 +75,12 @@ impl History {
         alone.judge().verdict(&op.id()) != Some(Verdict::Denied)
     }
 
-    fn past(&self, op: &Operation) -> Seen {
+    pub(super) fn past(&self, op: &Operation) -> Seen {
         self.reach(&op.parents)
     }
 
     /// The operations that these lead to, themselves included, as far as they are here.
-    fn reach(&self, ids: &[OpId]) -> Seen {
+    pub(super) fn reach(&self, ids: &[OpId]) -> Seen {
         let mut seen = Seen::new();
         let mut open = ids.to_vec();
         while let Some(id) = open.pop() {
@@ -93,17 +93,17 @@ impl History {
         seen
     }
 
-    fn by_position(&self) -> Vec<&Operation> {
+    pub(super) fn by_position(&self) -> Vec<&Operation> {
         let mut ops: Vec<&Operation> = self.ops.values().collect();
         ops.sort_by_key(|op| op.position());
         ops
     }
 
-    fn removals(&self) -> Vec<&Operation> {
+    pub(super) fn removals(&self) -> Vec<&Operation> {
         self.by_position().into_iter().filter(|op| op.body.is_removal()).collect()
     }
 
-    fn chain(&self, topic: TopicId) -> Vec<TopicId> {
+    pub(super) fn chain(&self, topic: TopicId) -> Vec<TopicId> {
         let mut chain = vec![topic];
         while let Some(Body::CreateTopic { parent: Some(above), .. }) =
             self.ops.get(&chain[chain.len() - 1].into()).map(|op| &op.body)
@@ -283,7 +283,7 @@ impl History {
         }
     }
 
-    fn status_allows(&self, judgement: &Judgement, view: &Seen, topic: TopicId, verb: Verb) -> bool {
+    pub(super) fn status_allows(&self, judgement: &Judgement, view: &Seen, topic: TopicId, verb: Verb) -> bool {
         self.chain(topic).into_iter().all(|above| {
             let seen = |op: &&&Operation| view.contains(&op.id()) && judgement.counts(&op.id()) && op.topic() == above;
             let ops = self.by_position();
@@ -296,7 +296,7 @@ impl History {
         })
     }
 
-    fn role(
+    pub(super) fn role(
         &self,
         judgement: &Judgement,
         view: &Seen,
@@ -314,7 +314,7 @@ impl History {
         Some((best, since.min()?))
     }
 
-    fn rights(&self, judgement: &Judgement, view: &Seen, user: &UserId) -> Vec<Right> {
+    pub(super) fn rights(&self, judgement: &Judgement, view: &Seen, user: &UserId) -> Vec<Right> {
         let mut rights = self.passed_on(judgement, view, user, None);
         rights.retain(|right| {
             let takes = |op: &&&Operation| self.takes(judgement, view, op, user, right);
@@ -386,7 +386,7 @@ impl History {
     }
 }
 
-fn removed_user(op: &Operation) -> UserId {
+pub(super) fn removed_user(op: &Operation) -> UserId {
     match &op.body {
         Body::Revoke { user, .. } => *user,
         _ => op.author,

@@ -2,3 +2,4 @@
 //! code says must be what they say.
 
 pub mod access;
+pub mod catalog;

@@ -2,13 +2,13 @@
 //!
 //! Invariant: the index never names bytes that are not durable. A flush syncs the segment first, then, if its name is
 //! new, the folder, and commits the index entries, together with the length of the segment up to which they hold, last.
-//! Chunks that were put and not yet flushed are served through a map in memory, which is bounded: when it is full, the
-//! next `put` flushes.
+//! A segment that is full is synced before the next one begins. Chunks that are not in the index yet are served through
+//! a map in memory, which is bounded: when it is full, the next `put` flushes.
 //!
 //! After any cut the index describes a prefix of what was written. At open the records behind it that are whole are
 //! taken over, so that a killed process loses nothing and a power cut only what had not reached the medium; a torn one
 //! is cut off. There are at most
-//! [`MAX_UNFLUSHED_BYTES`](limits::MAX_UNFLUSHED_BYTES) to look at, however large the store is. If the index itself is
+//! [`MAX_UNINDEXED_BYTES`](limits::MAX_UNINDEXED_BYTES) to look at, however large the store is. If the index itself is
 //! absent, all segments are read and it is made again.
 //!
 //! What a failure does: a write for which there is no space leaves everything as it was, and the store goes on when
@@ -42,18 +42,18 @@ const MAX_COPIED: usize = 16 << 10;
 pub struct Bounds {
     /// A segment takes no more records when it is as long as this, in bytes.
     pub segment_len: u64,
-    /// Bytes of chunks that are not yet durable.
-    pub unflushed_bytes: u64,
-    /// Chunks that are not yet durable.
-    pub unflushed_chunks: usize,
+    /// Bytes of chunks that are not yet in the index.
+    pub unindexed_bytes: u64,
+    /// Chunks that are not yet in the index.
+    pub unindexed_chunks: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             segment_len: limits::SEGMENT_LEN,
-            unflushed_bytes: limits::MAX_UNFLUSHED_BYTES,
-            unflushed_chunks: limits::MAX_UNFLUSHED_CHUNKS,
+            unindexed_bytes: limits::MAX_UNINDEXED_BYTES,
+            unindexed_chunks: limits::MAX_UNINDEXED_CHUNKS,
         }
     }
 }
@@ -72,18 +72,18 @@ struct Writer {
     next: u64,
     /// Whether the folder must be synced before the index may name the segment.
     new_name: bool,
-    unflushed_bytes: u64,
+    unindexed_bytes: u64,
     figures: State,
     n_segments: u64,
     failed: Option<String>,
 }
 
-/// Where chunks lie: those that are not durable yet, and the index as it was after the last flush.
+/// Where chunks lie: those that are not in the index yet, and the index as it was after the last flush.
 #[derive(Default)]
 struct View {
-    unflushed: BTreeMap<ChunkId, Location>,
+    unindexed: BTreeMap<ChunkId, Location>,
     /// Made when it is first needed after a flush, so that a `put` or `has` costs one descent of the tree.
-    durable: Option<Snapshot>,
+    indexed: Option<Snapshot>,
 }
 
 /// Chunks in segments below one folder. See the module.
@@ -153,7 +153,7 @@ impl SegmentStore {
             numbers.iter().copied().chain(figures.tail.map(|(number, _)| number)).max().map_or(0, |last| last + 1);
         let n_segments = numbers.len() as u64;
         let writer =
-            Writer { tail: None, next, new_name: false, unflushed_bytes: 0, figures, n_segments, failed: None };
+            Writer { tail: None, next, new_name: false, unindexed_bytes: 0, figures, n_segments, failed: None };
         let opened = Self {
             bounds,
             disk,
@@ -215,7 +215,7 @@ impl SegmentStore {
                 writer.n_segments -= 1;
             } else if ours && end < len && numbers.last() == Some(&number) {
                 file.set_len(end).map_err(write_error)?;
-            } else if ours && in_index && from == len {
+            } else if ours && in_index && from == len && numbers.last() == Some(&number) {
                 // Only a segment that was left in order is continued: behind a torn record another one may lie that a
                 // write would only half cover.
                 writer.tail = Some(Tail { number, file, len });
@@ -265,36 +265,36 @@ impl SegmentStore {
     /// Notes a record that lies in a segment.
     fn add(&self, writer: &mut Writer, segment: u64, header: &RecordHeader, offset: u64) {
         let RecordHeader { id, raw_len, stored_len, codec } = *header;
-        writer.unflushed_bytes += header.record_len();
+        writer.unindexed_bytes += header.record_len();
         writer.figures.n_chunks += 1;
         writer.figures.stored_bytes += header.record_len();
         writer.figures.raw_bytes += u64::from(raw_len);
-        self.view_mut().unflushed.insert(id, Location { segment, offset, raw_len, stored_len, codec });
+        self.view_mut().unindexed.insert(id, Location { segment, offset, raw_len, stored_len, codec });
     }
 
     fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
         {
             let view = self.view();
-            if let Some(location) = view.unflushed.get(id) {
+            if let Some(location) = view.unindexed.get(id) {
                 return Ok(Some(*location));
             }
             // A snapshot ends when a failure makes the index open its file again; another one is then taken.
-            if let Some(Ok(found)) = view.durable.as_ref().map(|durable| durable.get(id)) {
+            if let Some(Ok(found)) = view.indexed.as_ref().map(|indexed| indexed.get(id)) {
                 return Ok(found);
             }
         }
         let mut view = self.view_mut();
-        if let Some(location) = view.unflushed.get(id) {
+        if let Some(location) = view.unindexed.get(id) {
             return Ok(Some(*location));
         }
-        view.durable = None;
-        view.durable.insert(self.index.snapshot()?).get(id)
+        view.indexed = None;
+        view.indexed.insert(self.index.snapshot()?).get(id)
     }
 
     /// Flushes when no more may wait.
     fn make_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let n_unflushed = self.view().unflushed.len();
-        if n_unflushed >= self.bounds.unflushed_chunks || writer.unflushed_bytes >= self.bounds.unflushed_bytes {
+        let n_unindexed = self.view().unindexed.len();
+        if n_unindexed >= self.bounds.unindexed_chunks || writer.unindexed_bytes >= self.bounds.unindexed_bytes {
             self.flush_locked(writer)?;
         }
         Ok(())
@@ -307,19 +307,13 @@ impl SegmentStore {
         let entries: Vec<(ChunkId, Location)> = {
             let mut view = self.view_mut();
             // The commit can then use the pages again that it shows.
-            view.durable = None;
-            view.unflushed.iter().map(|(id, location)| (*id, *location)).collect()
+            view.indexed = None;
+            view.unindexed.iter().map(|(id, location)| (*id, *location)).collect()
         };
         if entries.is_empty() {
             return Ok(());
         }
-        self.sync(writer).map_err(|error| {
-            log::error!(error:% = error; "a sync failed; the chunk store takes no more writes until the next start");
-            let why = error.to_string();
-            writer.failed = Some(why.clone());
-            // Also when the cause was a lack of space: trying again would not help.
-            StoreError::ReadOnly(why)
-        })?;
+        self.sync(writer)?;
         let entries = entries.iter().map(|(id, location)| (id, location));
         self.index.commit(entries, &writer.figures).inspect_err(|error| {
             // Else the index is as it was before, and so is what waits.
@@ -327,33 +321,39 @@ impl SegmentStore {
                 writer.failed = Some(error.to_string());
             }
         })?;
-        writer.unflushed_bytes = 0;
+        writer.unindexed_bytes = 0;
         let mut view = self.view_mut();
-        view.unflushed.clear();
-        view.durable = None;
+        view.unindexed.clear();
+        view.indexed = None;
         Ok(())
     }
 
-    /// Makes what the index is going to name durable.
-    fn sync(&self, writer: &mut Writer) -> std::io::Result<()> {
-        if let Some(tail) = &writer.tail {
-            tail.file.sync()?;
-        }
-        if writer.new_name {
-            self.disk.sync_folder()?;
-            writer.new_name = false;
-        }
+    /// Makes the segment being written durable.
+    fn sync(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let synced = match &writer.tail {
+            Some(tail) => tail.file.sync(),
+            None => Ok(()),
+        };
+        let synced = synced.and_then(|()| if writer.new_name { self.disk.sync_folder() } else { Ok(()) });
+        synced.map_err(|error| {
+            log::error!(error:% = error; "a sync failed; the chunk store takes no more writes until the next start");
+            let why = error.to_string();
+            writer.failed = Some(why.clone());
+            // Also when the cause was a lack of space: trying again would not help.
+            StoreError::ReadOnly(why)
+        })?;
+        writer.new_name = false;
         Ok(())
     }
 
     /// The segment that takes the next `len` bytes.
     fn tail_for<'a>(&self, writer: &'a mut Writer, len: u64) -> Result<&'a mut Tail, StoreError> {
         if writer.tail.as_ref().is_some_and(|tail| tail.len + len > self.bounds.segment_len) {
-            self.flush_locked(writer)?;
+            self.sync(writer)?;
             writer.tail = None;
         }
         if writer.tail.is_none() {
-            // Without entries of an earlier segment, so that a sync of this one is enough for all that wait.
+            // All earlier segments are durable, so that a sync of this one is enough for all that wait.
             let file = segments::create(&self.disk, self.header(writer.next))?;
             writer.tail = Some(Tail { number: writer.next, file, len: SEGMENT_HEADER_LEN as u64 });
             writer.next += 1;

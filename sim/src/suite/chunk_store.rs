@@ -1,0 +1,200 @@
+//! What a chunk store must do.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bib_core::chunk::{Chunk, Codec};
+use bib_core::id::ChunkId;
+use bib_core::limits::MAX_CHUNK_LEN;
+use bib_core::port::{ChunkStore, StoreError};
+
+use super::Check;
+use crate::rng::Rng;
+
+/// How the checks get at an implementation.
+pub trait ChunkStoreBed {
+    /// An empty store.
+    fn make(&self) -> Box<dyn ChunkStore>;
+
+    /// The store as after a restart.
+    fn reopen(&self, store: Box<dyn ChunkStore>) -> Box<dyn ChunkStore>;
+
+    /// Lets the next flush of a store fail for good; `false` where the bed cannot.
+    fn fail_next_flush(&self, store: &dyn ChunkStore) -> bool;
+}
+
+/// All checks.
+pub const CHECKS: [Check<dyn ChunkStoreBed>; 8] = [
+    ("new store is empty", new_store_is_empty),
+    ("chunks of all sizes and codecs come back", chunks_of_all_sizes_and_codecs_come_back),
+    ("a chunk is stored once", a_chunk_is_stored_once),
+    ("flushed chunks are there after a restart", flushed_chunks_are_there_after_a_restart),
+    ("many small chunks are all found", many_small_chunks_are_all_found),
+    ("readers find what was put while others flush", readers_find_what_was_put_while_others_flush),
+    ("writers of the same chunks store them once", writers_of_the_same_chunks_store_them_once),
+    ("failed flush ends writing", failed_flush_ends_writing),
+];
+
+/// Chunks that do not compress.
+fn noise(seed: u64, n: usize, longest: u64) -> Vec<Chunk> {
+    let mut rng = Rng::new(seed);
+    let chunk = |_| {
+        let mut bytes = vec![0; 1 + rng.below(longest) as usize];
+        rng.fill(&mut bytes);
+        Chunk::from_raw(bytes)
+    };
+    (0..n).map(chunk).collect()
+}
+
+fn put_all(store: &dyn ChunkStore, chunks: &[Chunk]) {
+    for chunk in chunks {
+        store.put(chunk).expect("written");
+    }
+}
+
+fn assert_held(store: &dyn ChunkStore, chunks: &[Chunk]) {
+    for chunk in chunks {
+        assert!(store.has(&chunk.id()).expect("readable"));
+        assert_eq!(store.get(&chunk.id()).expect("readable").as_ref(), Some(chunk));
+    }
+}
+
+fn new_store_is_empty(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let id = ChunkId::from_bytes([0; 32]);
+    assert!(!store.has(&id).expect("readable"));
+    assert_eq!(store.get(&id).expect("readable"), None);
+    store.flush().expect("nothing to flush is no error");
+    let stats = store.stats().expect("readable");
+    assert_eq!((stats.n_chunks, stats.stored_bytes, stats.raw_bytes), (0, 0, 0));
+}
+
+fn chunks_of_all_sizes_and_codecs_come_back(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let mut rng = Rng::new(1);
+    let mut chunks = Vec::new();
+    for len in [1, 2, 127, 128, 4_095, 4_096, 16 << 10, (16 << 10) + 1, 100_000, MAX_CHUNK_LEN] {
+        let mut bytes = vec![0; len];
+        rng.fill(&mut bytes);
+        chunks.push(Chunk::from_raw(bytes));
+        chunks.push(Chunk::from_raw(b"date,rain\n".repeat(len / 10 + 1)[..len].to_vec()));
+    }
+    assert!([Codec::None, Codec::Zstd].iter().all(|codec| chunks.iter().any(|chunk| chunk.codec() == *codec)));
+    put_all(store.as_ref(), &chunks);
+    assert_held(store.as_ref(), &chunks);
+    store.flush().expect("written");
+    assert_held(store.as_ref(), &chunks);
+    assert_held(bed.reopen(store).as_ref(), &chunks);
+}
+
+fn a_chunk_is_stored_once(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(2, 10, 3_000);
+    for round in 0..3 {
+        for chunk in &chunks {
+            assert_eq!(store.put(chunk).expect("written"), round == 0);
+        }
+        if round == 1 {
+            store.flush().expect("written");
+        }
+    }
+    let stats = store.stats().expect("readable");
+    assert_eq!(stats.n_chunks, 10);
+    assert_eq!(stats.raw_bytes, chunks.iter().map(|chunk| u64::from(chunk.len())).sum::<u64>());
+    assert!(stats.stored_bytes >= stats.raw_bytes && stats.stored_bytes < stats.raw_bytes + 10 * 100);
+    assert!(stats.written_bytes >= stats.stored_bytes && stats.n_segments > 0);
+}
+
+fn flushed_chunks_are_there_after_a_restart(bed: &dyn ChunkStoreBed) {
+    let mut store = bed.make();
+    let chunks = noise(3, 40, 5_000);
+    for (i, part) in chunks.chunks(8).enumerate() {
+        put_all(store.as_ref(), part);
+        store.flush().expect("written");
+        assert_held(store.as_ref(), &chunks[..(i + 1) * 8]);
+        store = bed.reopen(store);
+        assert_held(store.as_ref(), &chunks[..(i + 1) * 8]);
+        assert_eq!(store.stats().expect("readable").n_chunks, (i as u64 + 1) * 8);
+    }
+}
+
+fn many_small_chunks_are_all_found(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(4, 3_000, 60);
+    put_all(store.as_ref(), &chunks);
+    store.flush().expect("written");
+    let store = bed.reopen(store);
+    assert_held(store.as_ref(), &chunks);
+    for absent in noise(5, 200, 60).iter().filter(|absent| chunks.iter().all(|chunk| chunk.id() != absent.id())) {
+        assert!(!store.has(&absent.id()).expect("readable"));
+    }
+}
+
+fn readers_find_what_was_put_while_others_flush(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let (store, chunks, n_put) = (store.as_ref(), &noise(6, 300, 4_000), &AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            scope.spawn(move || {
+                let mut rng = Rng::new(seed);
+                loop {
+                    let n = n_put.load(Ordering::Acquire);
+                    if let Some(chunk) = chunks.get(rng.below(n as u64) as usize).filter(|_| n > 0) {
+                        assert_held(store, std::slice::from_ref(chunk));
+                    }
+                    if n == chunks.len() {
+                        return;
+                    }
+                }
+            });
+        }
+        scope.spawn(move || {
+            while n_put.load(Ordering::Acquire) < chunks.len() {
+                store.flush().expect("written");
+            }
+        });
+        for chunk in chunks {
+            assert!(store.put(chunk).expect("written"));
+            n_put.fetch_add(1, Ordering::Release);
+        }
+    });
+    assert_held(store, chunks);
+}
+
+fn writers_of_the_same_chunks_store_them_once(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let (store, chunks, n_new) = (store.as_ref(), &noise(7, 100, 2_000), &AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(move || {
+                for (i, chunk) in chunks.iter().enumerate() {
+                    n_new.fetch_add(usize::from(store.put(chunk).expect("written")), Ordering::Relaxed);
+                    if i % 30 == 0 {
+                        store.flush().expect("written");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(n_new.load(Ordering::Relaxed), chunks.len());
+    assert_eq!(store.stats().expect("readable").n_chunks, chunks.len() as u64);
+}
+
+fn failed_flush_ends_writing(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(8, 10, 2_000);
+    put_all(store.as_ref(), &chunks[..5]);
+    store.flush().expect("written");
+    put_all(store.as_ref(), &chunks[5..9]);
+    if !bed.fail_next_flush(store.as_ref()) {
+        return;
+    }
+    store.flush().expect_err("the bed lets it fail");
+    let refused = [store.put(&chunks[9]).map(drop), store.flush()];
+    assert!(refused.iter().all(|refused| matches!(refused, Err(StoreError::ReadOnly(_)))), "{refused:?}");
+    assert_held(store.as_ref(), &chunks[..9]);
+    let store = bed.reopen(store);
+    assert_held(store.as_ref(), &chunks[..5]);
+    put_all(store.as_ref(), &chunks);
+    store.flush().expect("written after the restart");
+    assert_held(bed.reopen(store).as_ref(), &chunks);
+}

@@ -1,0 +1,258 @@
+//! Every implementation of the ports against the conformance suites.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bib_core::chunk::Chunk;
+use bib_core::id::ChunkId;
+use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreStats, StoreError};
+use bib_sim::disk::FaultyDisk;
+use bib_sim::memory::{MemoryCatalog, MemoryChunkStore};
+use bib_sim::suite::{CatalogBed, ChunkStoreBed, catalog, chunk_store};
+use bib_storage_redb::{Bounds, Disk, Folder, RedbCatalog, SegmentStore};
+use tempfile::TempDir;
+
+const CACHE: usize = 256 << 10;
+
+/// A store that the bed keeps a hand on.
+struct Shared<S>(Arc<S>);
+
+impl Catalog for Shared<MemoryCatalog> {
+    fn begin_read(&self) -> Result<Box<dyn CatalogRead + '_>, StoreError> {
+        self.0.begin_read()
+    }
+
+    fn write(&self, work: &mut dyn FnMut(&mut dyn CatalogTxn) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.0.write(work)
+    }
+}
+
+impl ChunkStore for Shared<MemoryChunkStore> {
+    fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        self.0.has(id)
+    }
+
+    fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
+        self.0.get(id)
+    }
+
+    fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {
+        self.0.put(chunk)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+
+    fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
+        self.0.stats()
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    catalog: RefCell<Arc<MemoryCatalog>>,
+    chunks: RefCell<Arc<MemoryChunkStore>>,
+}
+
+impl CatalogBed for Memory {
+    fn make(&self) -> Box<dyn Catalog> {
+        self.catalog.replace(Arc::default());
+        Box::new(Shared(self.catalog.borrow().clone()))
+    }
+
+    fn reopen(&self, _: Box<dyn Catalog>) -> Box<dyn Catalog> {
+        let restarted = Arc::new(self.catalog.borrow().restarted());
+        self.catalog.replace(restarted);
+        Box::new(Shared(self.catalog.borrow().clone()))
+    }
+
+    fn fail_next_commit(&self, _: &dyn Catalog) -> bool {
+        self.catalog.borrow().fail_after(0);
+        true
+    }
+}
+
+impl ChunkStoreBed for Memory {
+    fn make(&self) -> Box<dyn ChunkStore> {
+        self.chunks.replace(Arc::default());
+        Box::new(Shared(self.chunks.borrow().clone()))
+    }
+
+    fn reopen(&self, _: Box<dyn ChunkStore>) -> Box<dyn ChunkStore> {
+        self.chunks.borrow().crash();
+        Box::new(Shared(self.chunks.borrow().clone()))
+    }
+
+    fn fail_next_flush(&self, _: &dyn ChunkStore) -> bool {
+        self.chunks.borrow().fail();
+        true
+    }
+}
+
+fn open_chunks(disk: impl Disk + 'static, bounds: Bounds) -> Box<dyn ChunkStore> {
+    Box::new(SegmentStore::open_bounded(Box::new(disk), CACHE, [1; 16], bounds).unwrap())
+}
+
+/// The stores in a folder of the system.
+struct InFolder(RefCell<TempDir>);
+
+impl InFolder {
+    fn new() -> Self {
+        Self(RefCell::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn folder(&self) -> Folder {
+        Folder::new(self.0.borrow().path().to_owned()).unwrap()
+    }
+}
+
+impl CatalogBed for InFolder {
+    fn make(&self) -> Box<dyn Catalog> {
+        self.0.replace(tempfile::tempdir().unwrap());
+        Box::new(RedbCatalog::open(&self.folder(), CACHE).unwrap())
+    }
+
+    fn reopen(&self, catalog: Box<dyn Catalog>) -> Box<dyn Catalog> {
+        drop(catalog);
+        Box::new(RedbCatalog::open(&self.folder(), CACHE).unwrap())
+    }
+
+    fn fail_next_commit(&self, _: &dyn Catalog) -> bool {
+        false
+    }
+}
+
+impl ChunkStoreBed for InFolder {
+    fn make(&self) -> Box<dyn ChunkStore> {
+        self.0.replace(tempfile::tempdir().unwrap());
+        open_chunks(self.folder(), Bounds::default())
+    }
+
+    fn reopen(&self, store: Box<dyn ChunkStore>) -> Box<dyn ChunkStore> {
+        drop(store);
+        open_chunks(self.folder(), Bounds::default())
+    }
+
+    fn fail_next_flush(&self, _: &dyn ChunkStore) -> bool {
+        false
+    }
+}
+
+/// The stores on the disk with faults; a restart is a power cut.
+struct OnFaultyDisk {
+    disk: RefCell<FaultyDisk>,
+    bounds: Bounds,
+}
+
+impl OnFaultyDisk {
+    fn new(bounds: Bounds) -> Self {
+        Self { disk: RefCell::default(), bounds }
+    }
+
+    fn disk(&self) -> FaultyDisk {
+        self.disk.borrow().clone()
+    }
+
+    fn restart(&self) -> FaultyDisk {
+        let disk = self.disk().survivors(9);
+        self.disk.replace(disk.clone());
+        disk
+    }
+
+    fn fail_next_sync(&self) -> bool {
+        self.disk().fail_sync(self.disk().syncs() + 1, 9);
+        true
+    }
+}
+
+impl CatalogBed for OnFaultyDisk {
+    fn make(&self) -> Box<dyn Catalog> {
+        self.disk.replace(FaultyDisk::new());
+        Box::new(RedbCatalog::open(&self.disk(), CACHE).unwrap())
+    }
+
+    fn reopen(&self, catalog: Box<dyn Catalog>) -> Box<dyn Catalog> {
+        let restarted = self.restart();
+        drop(catalog);
+        Box::new(RedbCatalog::open(&restarted, CACHE).unwrap())
+    }
+
+    fn fail_next_commit(&self, _: &dyn Catalog) -> bool {
+        self.fail_next_sync()
+    }
+}
+
+impl ChunkStoreBed for OnFaultyDisk {
+    fn make(&self) -> Box<dyn ChunkStore> {
+        self.disk.replace(FaultyDisk::new());
+        open_chunks(self.disk(), self.bounds)
+    }
+
+    fn reopen(&self, store: Box<dyn ChunkStore>) -> Box<dyn ChunkStore> {
+        let restarted = self.restart();
+        drop(store);
+        open_chunks(restarted, self.bounds)
+    }
+
+    fn fail_next_flush(&self, _: &dyn ChunkStore) -> bool {
+        self.fail_next_sync()
+    }
+}
+
+fn check_catalog(bed: &(dyn CatalogBed + 'static)) {
+    for (name, check) in catalog::CHECKS {
+        log(name);
+        check(bed);
+    }
+}
+
+fn check_chunk_store(bed: &(dyn ChunkStoreBed + 'static)) {
+    for (name, check) in chunk_store::CHECKS {
+        log(name);
+        check(bed);
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "shown only for a test that failed, it names the check")]
+fn log(name: &str) {
+    println!("{name}");
+}
+
+#[test]
+fn memory_catalog_conforms() {
+    check_catalog(&Memory::default());
+}
+
+#[test]
+fn memory_chunk_store_conforms() {
+    check_chunk_store(&Memory::default());
+}
+
+#[test]
+fn redb_catalog_conforms() {
+    check_catalog(&InFolder::new());
+}
+
+#[test]
+fn segment_store_conforms() {
+    check_chunk_store(&InFolder::new());
+}
+
+#[test]
+fn redb_catalog_on_the_faulty_disk_conforms() {
+    check_catalog(&OnFaultyDisk::new(Bounds::default()));
+}
+
+#[test]
+fn segment_store_on_the_faulty_disk_conforms() {
+    check_chunk_store(&OnFaultyDisk::new(Bounds::default()));
+}
+
+#[test]
+fn segment_store_that_is_always_full_conforms() {
+    let bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7 };
+    check_chunk_store(&OnFaultyDisk::new(bounds));
+}
