@@ -734,8 +734,16 @@ impl Tale {
         let outcome = self.nodes[at].take(std::slice::from_ref(&op), origin, NOW).outcomes[0].clone();
         let expected = self.has_dataset_grants || self.model.admits(&op);
         match outcome {
-            OpOutcome::New => assert!(expected, "seed {}: taken, and should not be: {:?}", self.seed, op.body),
-            OpOutcome::Refused(Refused::Invalid(_)) | OpOutcome::Known => return,
+            OpOutcome::New => {
+                let expected = expected && self.model.is_well_formed(&op);
+                assert!(expected, "seed {}: taken, and should not be: {:?}", self.seed, op.body);
+            }
+            OpOutcome::Known => return,
+            OpOutcome::Refused(Refused::Invalid(why)) => {
+                let is_right = self.model.is_well_formed(&op);
+                assert!(!is_right, "seed {}: refused, and should not be: {why} {:?}", self.seed, op.body);
+                return;
+            }
             OpOutcome::Refused(why) => {
                 // A user is refused more than a peer is.
                 let is_free = origin == PEER && expected && !self.has_dataset_grants;
