@@ -79,7 +79,8 @@ impl Model {
         self.ops.insert(op.id(), op);
     }
 
-    /// Whether what an operation names comes before it, and what is known of the rights on it is known to it.
+    /// Whether the topic of an operation is in its past, what it names comes before it, and what is known of the rights
+    /// on that is known to it.
     pub fn is_well_formed(&self, op: &Operation) -> bool {
         let dataset = dataset_of(op).map(OpId::from).filter(|id| *id != op.id());
         let version = match &op.body {
@@ -89,7 +90,9 @@ impl Model {
         };
         let comes_before = |id: &OpId| self.ops[id].lamport < op.lamport;
         let past = self.known_to(op);
-        dataset.iter().all(|id| comes_before(id) && self.known_to(&self.ops[id]).is_subset(&past))
+        let knows_topic = matches!(op.body, Body::CreateTopic { .. }) || past.contains(&op.topic().into());
+        knows_topic
+            && dataset.iter().all(|id| comes_before(id) && self.known_to(&self.ops[id]).is_subset(&past))
             && version.iter().all(|id| comes_before(&(*id).into()))
     }
 
