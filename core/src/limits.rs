@@ -287,10 +287,18 @@ pub const MAX_SESSIONS: usize = 64;
 pub const SESSION_IDLE: Duration = Duration::from_secs(1_800);
 /// Peers that are remembered, connected or not; the ones that were away for longest are forgotten first.
 pub const MAX_KNOWN_PEERS: usize = 512;
-/// First wait before a static peer is dialed again; it doubles.
-pub const DIAL_RETRY: Duration = Duration::from_secs(1);
-/// Longest such wait.
-pub const MAX_DIAL_RETRY: Duration = Duration::from_secs(3_600);
+/// Bytes of a frame on `/bib/discovery` and `/bib/sync`: the largest page of entries or operations has less.
+pub const MAX_CATALOG_FRAME: usize = 1 << 20;
+/// Versions without content that are read from the catalog at a time.
+pub const REPLICATE_PAGE: usize = 16;
+/// First wait before a version that no peer had is asked for again; it doubles. A new peer ends it.
+pub const FETCH_PAUSE: Duration = Duration::from_secs(20);
+/// Longest such wait, and the wait after the disk was full.
+pub const MAX_FETCH_PAUSE: Duration = Duration::from_secs(300);
+/// Versions of which such a wait is remembered; others are asked for again with each look.
+pub const MAX_PAUSED_VERSIONS: usize = 4_096;
+/// Time between two looks for what waited too long.
+pub const EXPIRE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Orders that wait for the event loop; whoever comes then waits.
 pub const MAX_ORDERS: usize = 64;
 /// Streams that are being opened, over all peers; whoever asks for another one is refused.

@@ -1,32 +1,32 @@
 //! Drives the connections: the one place that owns the network. What happens on it is told to the view, to tasks for
 //! streams, and to who asked for it.
 //!
-//! Invariant: nothing here waits for anything but the next event, so that a slow disk, peer or user never stops the
-//! connections.
+//! Invariant: nothing here waits for a disk, a peer or a user. Only when the machines of the catalog are behind with
+//! what came is nothing more taken from the network; connections and streams that stand go on.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use async_channel::Receiver;
 use bib_core::id::NodeId;
-use bib_core::limits::{DIAL_RETRY, MAX_DIAL_RETRY, MAX_OPENING_STREAMS};
+use bib_core::limits::MAX_OPENING_STREAMS;
 use bib_core::time::Instant;
 use futures::FutureExt;
 use futures::channel::oneshot;
 
-use crate::net::{DialFailure, DialId, FrameStream, Multiaddr, Net, NetEvent, OpenError, OpenId, Protocol, Verdict};
+use crate::catalog_sync::{self, Input};
+use crate::net::{DialFailure, DialId, FrameStream, Multiaddr, Net, NetEvent, OpenError, OpenId, Protocol};
 use crate::network::Order;
 use crate::node::Context;
 use crate::runtime::timestamp;
 use crate::serve;
 
-/// A node to stay connected to.
-struct Wanted {
-    node: Option<NodeId>,
-    dial: Option<DialId>,
-    retry_at: Instant,
-    pause: Duration,
+/// Who wants to hear of a dial.
+enum Dialler {
+    /// A user.
+    User(oneshot::Sender<Result<NodeId, DialFailure>>),
+    /// The machines of the catalog, for a static peer.
+    Machines(String),
 }
 
 type Opening = BTreeMap<OpenId, oneshot::Sender<Result<FrameStream, OpenError>>>;
@@ -35,63 +35,40 @@ pub(crate) struct EventLoop {
     ctx: Rc<Context>,
     net: Net,
     orders: Receiver<Order>,
-    wanted: BTreeMap<Multiaddr, Wanted>,
-    dials: BTreeMap<DialId, Vec<oneshot::Sender<Result<NodeId, DialFailure>>>>,
+    dials: BTreeMap<DialId, Dialler>,
     opening: Opening,
     bans: BTreeMap<NodeId, Instant>,
 }
 
 impl EventLoop {
     pub(crate) fn new(ctx: Rc<Context>, net: Net, orders: Receiver<Order>) -> Self {
-        let mut this = Self {
-            ctx,
-            net,
-            orders,
-            wanted: BTreeMap::new(),
-            dials: BTreeMap::new(),
-            opening: BTreeMap::new(),
-            bans: BTreeMap::new(),
-        };
-        let peers = this.ctx.config().peers.clone();
-        this.stay_connected(peers);
-        this
+        Self { ctx, net, orders, dials: BTreeMap::new(), opening: BTreeMap::new(), bans: BTreeMap::new() }
     }
 
     /// Runs until the task is dropped.
     pub(crate) async fn run(mut self) {
+        let ctx = self.ctx.clone();
+        let orders = self.orders.clone();
         loop {
-            let (timeout, why) = self.next_timeout();
-            let (orders, clock) = (self.orders.clone(), self.ctx.clock);
+            let timeout = self.bans.values().min().copied();
+            // What the machines cannot take yet stays with the network, and so with who sends it.
+            let next = async {
+                ctx.mailbox.has_room().await;
+                self.net.next().await
+            };
             futures::select_biased! {
                 order = orders.recv().fuse() => match order {
                     Ok(order) => self.obey(order),
                     Err(_) => return,
                 },
-                event = self.net.next().fuse() => self.take(event),
-                () = clock.sleep_until(timeout).fuse() => {
-                    log::trace!(why = why; "woken");
-                    self.handle_timeout();
-                }
+                event = next.fuse() => self.take(event),
+                () = ctx.clock.sleep_until(timeout).fuse() => self.end_bans(),
             }
         }
     }
 
-    fn next_timeout(&self) -> (Option<Instant>, &'static str) {
-        let dial = self.wanted.values().filter(|wanted| wanted.is_away()).map(|wanted| (wanted.retry_at, "dial"));
-        let ban = self.bans.values().map(|end| (*end, "end of a ban"));
-        match dial.chain(ban).min() {
-            Some((at, why)) => (Some(at), why),
-            None => (None, "nothing"),
-        }
-    }
-
-    fn handle_timeout(&mut self) {
+    fn end_bans(&mut self) {
         let now = self.ctx.clock.now();
-        for (address, wanted) in &mut self.wanted {
-            if wanted.is_away() && wanted.retry_at <= now {
-                wanted.dial = Some(self.net.dial(address.clone()));
-            }
-        }
         let over: Vec<NodeId> = self.bans.iter().filter(|(_, end)| **end <= now).map(|(node, _)| *node).collect();
         for node in over {
             self.bans.remove(&node);
@@ -100,21 +77,31 @@ impl EventLoop {
         }
     }
 
-    fn stay_connected(&mut self, peers: Vec<Multiaddr>) {
-        let now = self.ctx.clock.now();
-        self.wanted.retain(|address, _| peers.contains(address));
-        for address in peers {
-            let fresh = Wanted { node: None, dial: None, retry_at: now, pause: DIAL_RETRY };
-            self.wanted.entry(address).or_insert(fresh);
-        }
-    }
-
     fn obey(&mut self, order: Order) {
         match order {
             Order::Connect { address, answer } => {
                 let dial = self.net.dial(address);
-                self.dials.entry(dial).or_default().push(answer);
+                self.dials.insert(dial, Dialler::User(answer));
             }
+            Order::Dial { address } => match address.parse::<Multiaddr>() {
+                Ok(parsed) => {
+                    let dial = self.net.dial(parsed);
+                    self.dials.insert(dial, Dialler::Machines(address));
+                }
+                Err(_) => self.ctx.mailbox.push(Input::DialFailed { address }),
+            },
+            Order::Subscribe(topic) => {
+                if let Err(error) = self.net.subscribe(&topic) {
+                    log::warn!(topic = topic.as_str(), error:% = error; "no part can be taken in a gossip topic");
+                }
+            }
+            Order::Unsubscribe(topic) => self.net.unsubscribe(&topic),
+            Order::Publish { topic, bytes } => match self.net.publish(&topic, bytes) {
+                // What gossip does not carry, announcements do.
+                Ok(published) => log::debug!(topic = topic.as_str(), what:? = published; "gossip"),
+                Err(error) => log::warn!(topic = topic.as_str(), error:% = error; "gossip could not be sent"),
+            },
+            Order::Report { id, verdict } => self.net.report(&id, verdict),
             Order::Disconnect { node } => self.net.disconnect(&node),
             Order::Open { node, protocol, answer } => {
                 if self.opening.len() >= MAX_OPENING_STREAMS {
@@ -130,7 +117,6 @@ impl EventLoop {
                 self.bans.insert(node, self.ctx.clock.now() + duration);
                 self.net.ban(&node);
             }
-            Order::Peers(peers) => self.stay_connected(peers),
         }
     }
 
@@ -157,7 +143,9 @@ impl EventLoop {
                 peer.last_seen = Some(timestamp());
                 peer.addresses = vec![address.to_string()];
                 drop(view);
+                ctx.mailbox.push(Input::Connected { peer: node, dialled: None });
                 ctx.fetches.peer_is_here(&ctx, node);
+                ctx.replicate.notify();
             }
             NetEvent::Disconnected { node, reason } => {
                 log::info!(peer:% = node, why = reason.unwrap_or_default().as_str(); "disconnected");
@@ -166,27 +154,25 @@ impl EventLoop {
                 peer.is_connected = false;
                 peer.last_seen = Some(timestamp());
                 drop(view);
-                self.lost(&node);
+                ctx.mailbox.push(Input::Disconnected { peer: node });
+                ctx.fetches.peer_is_gone(&ctx, node);
             }
-            NetEvent::Dialed { dial, node } => {
-                for answer in self.dials.remove(&dial).into_iter().flatten() {
-                    let _ = answer.send(Ok(node));
+            NetEvent::Dialed { dial, node } => match self.dials.remove(&dial) {
+                // Whoever asked may have gone away.
+                Some(Dialler::User(answer)) => drop(answer.send(Ok(node))),
+                Some(Dialler::Machines(address)) => {
+                    ctx.mailbox.push(Input::Connected { peer: node, dialled: Some(address) });
                 }
-                for wanted in self.wanted.values_mut().filter(|wanted| wanted.dial == Some(dial)) {
-                    (wanted.dial, wanted.node, wanted.pause) = (None, Some(node), DIAL_RETRY);
+                None => {}
+            },
+            NetEvent::DialFailed { dial, error, .. } => match self.dials.remove(&dial) {
+                Some(Dialler::User(answer)) => drop(answer.send(Err(error))),
+                Some(Dialler::Machines(address)) => {
+                    log::debug!(address = address.as_str(), why:% = error; "a static peer cannot be reached");
+                    ctx.mailbox.push(Input::DialFailed { address });
                 }
-            }
-            NetEvent::DialFailed { dial, error, .. } => {
-                let now = ctx.clock.now();
-                for (address, wanted) in self.wanted.iter_mut().filter(|(_, wanted)| wanted.dial == Some(dial)) {
-                    log::debug!(address:% = address, why:% = error; "a peer cannot be reached");
-                    (wanted.dial, wanted.retry_at) = (None, now + wanted.pause);
-                    wanted.pause = (wanted.pause * 2).min(MAX_DIAL_RETRY);
-                }
-                for answer in self.dials.remove(&dial).into_iter().flatten() {
-                    let _ = answer.send(Err(error.clone()));
-                }
-            }
+                None => {}
+            },
             NetEvent::Identified { node, agent, addresses, .. } => {
                 let mut view = ctx.network.view.borrow_mut();
                 let peer = view.peer(node);
@@ -196,11 +182,15 @@ impl EventLoop {
                 }
             }
             NetEvent::Rtt { node, rtt } => ctx.network.view.borrow_mut().peer(node).rtt = Some(rtt),
-            NetEvent::Gossip { id, .. } => self.net.report(&id, Verdict::Ignore),
+            NetEvent::Gossip { topic, bytes, source, from, id } => {
+                ctx.mailbox.push(Input::Gossip { topic, bytes, source, from, id });
+            }
             NetEvent::Inbound { node, protocol: Protocol::Data, stream } => {
                 ctx.spawner.spawn("serve", serve::run(ctx.clone(), node, stream)).detach();
             }
-            NetEvent::Inbound { .. } => {}
+            NetEvent::Inbound { node, protocol, stream } => {
+                ctx.spawner.spawn("answer", catalog_sync::answer(ctx.clone(), node, protocol, stream)).detach();
+            }
             NetEvent::Opened { id, stream, .. } => {
                 if let Some(answer) = self.opening.remove(&id) {
                     // Dropping the stream resets it, when nobody wants it any more.
@@ -213,19 +203,5 @@ impl EventLoop {
                 }
             }
         }
-    }
-
-    fn lost(&mut self, node: &NodeId) {
-        let now = self.ctx.clock.now();
-        for wanted in self.wanted.values_mut().filter(|wanted| wanted.node == Some(*node)) {
-            (wanted.node, wanted.retry_at) = (None, now + wanted.pause);
-        }
-        self.ctx.fetches.peer_is_gone(&self.ctx, *node);
-    }
-}
-
-impl Wanted {
-    const fn is_away(&self) -> bool {
-        self.node.is_none() && self.dial.is_none()
     }
 }

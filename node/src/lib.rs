@@ -1,6 +1,8 @@
 //! The node of bib as a library: `bibd` is this with arguments around it, and another program can hold a node in the
 //! same way.
 
+mod background;
+mod catalog_sync;
 pub mod config;
 mod content;
 pub mod control;
@@ -9,6 +11,7 @@ mod event_loop;
 mod fetch;
 pub mod identity;
 pub mod logging;
+mod mailbox;
 pub mod net;
 mod network;
 mod node;

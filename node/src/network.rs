@@ -14,7 +14,7 @@ use bib_core::time::Timestamp;
 use bib_core::wire::message::NodeMode;
 use futures::channel::oneshot;
 
-use crate::net::{DialFailure, FrameStream, Multiaddr, OpenError, Protocol};
+use crate::net::{DialFailure, FrameStream, GossipId, Multiaddr, OpenError, Protocol, Verdict};
 
 /// The event loop has ended, as the node stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +32,16 @@ pub(crate) enum Order {
     Open { node: NodeId, protocol: Protocol, answer: oneshot::Sender<Result<FrameStream, OpenError>> },
     /// Refuse a node for a while.
     Ban { node: NodeId, duration: Duration },
-    /// Stay connected to these and no longer to others that were named before.
-    Peers(Vec<Multiaddr>),
+    /// Dial the address of a static peer; what comes of it is told to the machines of the catalog.
+    Dial { address: String },
+    /// Take part in a gossip topic.
+    Subscribe(String),
+    /// Take no part in it any longer.
+    Unsubscribe(String),
+    /// Send a message to those who take part in a gossip topic.
+    Publish { topic: String, bytes: Vec<u8> },
+    /// What to do with a gossip message.
+    Report { id: GossipId, verdict: Verdict },
 }
 
 /// What is known of a peer.
@@ -60,7 +68,7 @@ pub(crate) struct View {
     pub(crate) wire_received: u64,
     pub(crate) wire_sent: u64,
     /// Gossip messages that were refused, by reason.
-    pub(crate) gossip_refused: BTreeMap<&'static str, u64>,
+    pub(crate) gossip_refused: Vec<(String, u64)>,
 }
 
 impl View {
@@ -100,7 +108,7 @@ impl Network {
         result.await.map_err(|_| Stopped)
     }
 
-    async fn tell(&self, order: Order) {
+    pub(crate) async fn tell(&self, order: Order) {
         // Without an event loop there is nothing left to be done.
         let _ = self.orders.send(order).await;
     }
@@ -123,10 +131,6 @@ impl Network {
 
     pub(crate) async fn ban(&self, node: NodeId, duration: Duration) {
         self.tell(Order::Ban { node, duration }).await;
-    }
-
-    pub(crate) async fn set_peers(&self, peers: Vec<Multiaddr>) {
-        self.tell(Order::Peers(peers)).await;
     }
 
     /// A peer as callers see it.

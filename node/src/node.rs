@@ -17,6 +17,8 @@ use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
 use futures::future::{Either, select};
 
+use crate::background::{self, Workers};
+use crate::catalog_sync::{self, Input};
 use crate::config::{Budget, Config, Sources};
 use crate::control::listener::{Listener, SocketError};
 use crate::control::{Caller, Incoming, Output, dispatch, session, within};
@@ -24,9 +26,10 @@ use crate::credits::Credits;
 use crate::event_loop::EventLoop;
 use crate::fetch::Fetches;
 use crate::identity::{self, IdentityError};
+use crate::mailbox::Mailbox;
 use crate::net::{Net, NetConfig, NetError};
 use crate::network::Network;
-use crate::runtime::{Clock, Pool, Shutdown, Spawner};
+use crate::runtime::{Clock, Pool, Shutdown, Signal, Spawner};
 use crate::service::admin;
 use crate::space::Allowed;
 use crate::store::{Store, StoreThread};
@@ -89,6 +92,11 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) network: Network,
     pub(crate) fetches: Fetches,
+    /// What waits for the machines of the catalog.
+    pub(crate) mailbox: Mailbox<Input>,
+    /// That there may be something to fetch.
+    pub(crate) replicate: Signal,
+    pub(crate) workers: Workers,
     /// Content between control sessions and the store.
     pub(crate) session_credits: Credits,
     /// Places for ingests; a count.
@@ -102,7 +110,7 @@ pub(crate) struct Context {
     config: RefCell<Rc<Config>>,
     uid: u32,
     n_sessions: Cell<usize>,
-    session_ended: (Sender<()>, Receiver<()>),
+    session_ended: Signal,
     _lock: DataDirLock,
 }
 
@@ -187,6 +195,9 @@ impl NodeBuilder {
             store,
             network: Network::new(orders),
             fetches: Fetches::default(),
+            mailbox: Mailbox::new(budget.mailbox_bytes),
+            replicate: Signal::default(),
+            workers: Workers::default(),
             session_credits: Credits::new(budget.session_bytes),
             ingest_credits: Credits::new(budget.n_ingests),
             fetch_credits: Credits::new(budget.fetch_bytes),
@@ -196,14 +207,18 @@ impl NodeBuilder {
             config: RefCell::new(Rc::new(config)),
             uid,
             n_sessions: Cell::new(0),
-            session_ended: async_channel::bounded(1),
+            session_ended: Signal::default(),
             _lock: lock,
         });
-        let network = spawner.spawn("network", EventLoop::new(ctx.clone(), net, received_orders).run());
+        let mut tasks = background::start(&ctx);
+        tasks.extend([
+            spawner.spawn("network", EventLoop::new(ctx.clone(), net, received_orders).run()),
+            spawner.spawn("catalog", catalog_sync::run(ctx.clone())),
+        ]);
         let socket = listener.path().to_owned();
         log::info!(socket:% = socket.display(); "listening for users");
         let control = spawner.spawn("control", accept(ctx.clone(), listener));
-        Ok(Node { ctx, socket, network, control, store_thread })
+        Ok(Node { ctx, socket, tasks, control, store_thread })
     }
 }
 
@@ -211,7 +226,7 @@ impl NodeBuilder {
 pub struct Node {
     ctx: Rc<Context>,
     socket: PathBuf,
-    network: Task<Option<()>>,
+    tasks: Vec<Task<Option<()>>>,
     control: Task<Option<()>>,
     store_thread: StoreThread,
 }
@@ -332,8 +347,7 @@ impl Node {
         self.control.cancel().await;
         let drained = async {
             while self.ctx.n_sessions.get() > 0 {
-                // The context keeps the other end.
-                let _ = self.ctx.session_ended.1.recv().await;
+                self.ctx.session_ended.wait().await;
             }
         };
         match select(pin!(within(DRAIN, drained)), pin!(self.ctx.halt.wait())).await {
@@ -343,7 +357,9 @@ impl Node {
             }
             Either::Right(_) => log::warn!("stopping at once"),
         }
-        self.network.cancel().await;
+        for task in self.tasks {
+            task.cancel().await;
+        }
         self.ctx.store.close();
         self.store_thread.join();
         log::info!("stopped");
@@ -384,7 +400,6 @@ struct Ended(Rc<Context>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.n_sessions.set(self.0.n_sessions.get() - 1);
-        // Full means that whoever waits will look anyway.
-        let _ = self.0.session_ended.0.try_send(());
+        self.0.session_ended.notify();
     }
 }

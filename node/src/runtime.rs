@@ -199,6 +199,32 @@ impl Shutdown {
     }
 }
 
+/// Tells one waiting task that there is something to look at. Telling twice before it looks counts once.
+#[derive(Debug, Clone)]
+pub(crate) struct Signal {
+    tell: Sender<()>,
+    told: Receiver<()>,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        let (tell, told) = async_channel::bounded(1);
+        Self { tell, told }
+    }
+}
+
+impl Signal {
+    pub(crate) fn notify(&self) {
+        // Full means that it was told already.
+        let _ = self.tell.try_send(());
+    }
+
+    pub(crate) async fn wait(&self) {
+        // This handle keeps the other end.
+        let _ = self.told.recv().await;
+    }
+}
+
 /// The clocks of the node; the machines get them as arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {

@@ -7,6 +7,7 @@
 //! own. After a failed commit the store takes no more writes, and says why.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_channel::{Receiver, Sender};
@@ -16,7 +17,7 @@ use bib_core::apply::Reducer;
 use bib_core::catalog::access::AccessCache;
 use bib_core::catalog::context::{ContextError, op_context};
 use bib_core::chunk::{Chunk, ChunkError};
-use bib_core::command::{Applied, Command};
+use bib_core::command::{Applied, Command, Origin};
 use bib_core::port::{Catalog, CatalogRead, ChunkStore, StoreError};
 use bib_core::wire::message::ChunkData;
 use bib_storage_redb::{Folder, RedbCatalog, SegmentStore};
@@ -29,7 +30,7 @@ use crate::runtime::{Pool, timestamp};
 const QUEUE: usize = 256;
 /// Pieces of work that are done before the commands among them are committed.
 const MAX_ROUND: usize = 64;
-/// Commits of which the others have not heard yet. What is beyond is found by looking.
+/// Commits of which the machines of the catalog have not heard yet. When there are more, they look at all of it again.
 const MAX_NEWS: usize = 64;
 /// Name of the folder of the chunk store in the data directory.
 const SEGMENTS: &str = "segments";
@@ -57,6 +58,7 @@ struct Shared {
     chunks: SegmentStore,
     access: Mutex<AccessCache>,
     read_only: Mutex<Option<String>>,
+    missed_news: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -112,6 +114,7 @@ impl Store {
             chunks,
             access: Mutex::new(AccessCache::new(budget.cached_ops)),
             read_only: Mutex::new(None),
+            missed_news: AtomicBool::new(false),
         });
         let (queue, work) = async_channel::bounded(QUEUE);
         let (tell, news) = async_channel::bounded(MAX_NEWS);
@@ -211,9 +214,14 @@ impl Store {
         lock(&self.shared.read_only).clone()
     }
 
-    /// What was committed, for one reader. Of many commits in a short time some are left out.
+    /// What was committed other than for peers, for one reader.
     pub fn news(&self) -> Receiver<Arc<Applied>> {
         self.news.clone()
+    }
+
+    /// Whether some news was left out since this was asked last, because too much came at once.
+    pub fn missed_news(&self) -> bool {
+        self.shared.missed_news.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -310,15 +318,15 @@ impl Writer {
         }
         match self.commit_once(&group) {
             Ok(applied) => {
-                for ((_, answer), applied) in group.into_iter().zip(applied) {
-                    self.answer(answer, applied);
+                for ((command, answer), applied) in group.into_iter().zip(applied) {
+                    self.answer(&command, answer, applied);
                 }
             }
             Err(error) if group.len() > 1 && matches!(error, StoreError::Corrupt(_)) => {
                 // One of them met a damaged page: the others need not fail with it.
                 for (command, answer) in group {
                     match self.commit_once(&[(&command, ())]) {
-                        Ok(mut applied) => self.answer(answer, applied.pop().unwrap_or_default()),
+                        Ok(mut applied) => self.answer(&command, answer, applied.pop().unwrap_or_default()),
                         Err(error) => drop(answer.send(Err(self.noted(error)))),
                     }
                 }
@@ -332,10 +340,14 @@ impl Writer {
         }
     }
 
-    fn answer(&self, answer: oneshot::Sender<Result<Applied, StoreError>>, applied: Applied) {
-        if !applied.new.is_empty() || !applied.versions.is_empty() {
-            // When too many wait, the reader looks by itself.
-            let _ = self.tell.try_send(Arc::new(applied.clone()));
+    fn answer(&self, command: &Command, answer: oneshot::Sender<Result<Applied, StoreError>>, applied: Applied) {
+        let is_for_peer = matches!(command, Command::Apply { origin: Origin::Peer(_), .. });
+        let is_news = !applied.new.is_empty() || !applied.versions.is_empty();
+        if is_news && !is_for_peer {
+            let told = self.tell.try_send(Arc::new(applied.clone()));
+            if told.is_err() {
+                self.shared.missed_news.store(true, Ordering::Relaxed);
+            }
         }
         drop(answer.send(Ok(applied)));
     }

@@ -47,6 +47,7 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
         0 => format!("limit {}", size(status.memory_limit)),
         rss => format!("{} of {}", size(rss), size(status.memory_limit)),
     };
+    let workers: Vec<String> = status.workers.iter().map(|(name, state)| format!("{name}: {state}")).collect();
     let parked = if status.n_parked > 0 { format!(", {} waiting", count(status.n_parked)) } else { String::new() };
     vec![
         ("node", Some(status.node.to_string())),
@@ -79,6 +80,7 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
         ("data", Some(format!("{} ({} free)", status.data_dir, size(status.free_bytes)))),
         ("memory", Some(memory)),
         ("threads", Some(status.threads.join(", "))),
+        ("workers", Some(workers.join("\n"))),
         ("gossip refused", Some(refused.join(", "))),
         ("read-only", status.read_only.clone()),
     ]

@@ -70,6 +70,8 @@ pub(crate) const fn version_status(status: VersionStatus) -> &'static str {
 pub(crate) fn status(status: &Status) -> Value {
     let refused: serde_json::Map<String, Value> =
         status.gossip_refused.iter().map(|(reason, n)| (reason.clone(), json!(n))).collect();
+    let workers: serde_json::Map<String, Value> =
+        status.workers.iter().map(|(name, state)| (name.clone(), json!(state))).collect();
     json!({
         "node": text(&status.node),
         "name": status.name,
@@ -96,6 +98,7 @@ pub(crate) fn status(status: &Status) -> Value {
         "memory_limit": status.memory_limit,
         "rss_bytes": status.rss_bytes,
         "threads": status.threads,
+        "workers": workers,
         "gossip_refused": refused,
         "read_only": status.read_only,
     })

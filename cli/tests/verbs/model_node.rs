@@ -517,6 +517,10 @@ pub(crate) fn status() -> Status {
         memory_limit: 32 << 20,
         rss_bytes: 9 << 20,
         threads: vec!["main".to_owned(), "store".to_owned()],
+        workers: vec![
+            ("expire".to_owned(), "idle".to_owned()),
+            ("replicate".to_owned(), "fetching v4fg7s47o".to_owned()),
+        ],
         gossip_refused: vec![("replay".to_owned(), 4), ("forged".to_owned(), 0)],
         read_only: None,
     }

@@ -49,6 +49,8 @@ pub struct Status {
     pub rss_bytes: u64,
     /// Names of the threads.
     pub threads: Vec<String>,
+    /// Names of the background workers, and what each does now.
+    pub workers: Vec<(String, String)>,
     /// Bytes of chunks and pages received from peers since the start, as they crossed the wire.
     pub wire_received: u64,
     /// Bytes of chunks and pages sent to peers since the start, as they crossed the wire.

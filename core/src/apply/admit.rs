@@ -370,10 +370,9 @@ impl Work<'_> {
             let bytes: Vec<u8> = checked.frontier.iter().flat_map(|id| *id.as_bytes()).collect();
             self.txn.put(Table::OpIndex, &keys::op_frontier(&op.id()), &bytes)?;
         }
-        let kept = log.removed_by_keepers_of(&op.id());
-        if !kept.is_empty() {
+        if log.is_awaited(&op.id()) {
             self.memory.forget_kept(&topic);
-            self.doubt_one(topic, &Whose::Of(kept));
+            self.doubt(root, &BTreeSet::from([topic]), &Whose::Everyones)?;
         }
         self.new.push(op.clone());
         if verdict.is_valid() {

@@ -24,6 +24,8 @@ pub struct Budget {
     pub serve_bytes: usize,
     /// Content on its way between control sessions and the store, over all sessions.
     pub session_bytes: usize,
+    /// What came from peers about the catalog and was not looked at.
+    pub mailbox_bytes: usize,
     /// Ingests at the same time, each with a chunk or two in hand; a count.
     pub n_ingests: usize,
     /// Operations of which the access histories are remembered; a count.
@@ -46,12 +48,13 @@ impl Budget {
         let bytes = |parts, most| usize::try_from(share(parts, most)).unwrap_or(usize::MAX);
         let most_in_flight = (FETCH_PROVIDERS * FETCH_CHUNKS_PER_PROVIDER * MAX_CHUNK_LEN) as u64;
         Self {
-            catalog_cache: bytes(6, 32 << 20),
-            index_cache: bytes(6, 32 << 20),
+            catalog_cache: bytes(5, 32 << 20),
+            index_cache: bytes(5, 32 << 20),
             pool_threads: usize::try_from((free / (8 << 20)).clamp(2, 4)).unwrap_or(2),
-            fetch_bytes: bytes(18, most_in_flight),
-            serve_bytes: bytes(12, 64 << 20),
-            session_bytes: bytes(12, MAX_SESSIONS as u64 * (4 << 20)),
+            fetch_bytes: bytes(17, most_in_flight),
+            serve_bytes: bytes(11, 64 << 20),
+            session_bytes: bytes(11, MAX_SESSIONS as u64 * (4 << 20)),
+            mailbox_bytes: bytes(4, 8 << 20),
             n_ingests: usize::try_from((free / (24 << 20)).clamp(1, 8)).unwrap_or(1),
             cached_ops: usize::try_from(share(5, 64 << 20) / CACHED_OP).unwrap_or(usize::MAX),
             max_peers: usize::try_from((share(8, 400 * PEER) / PEER).max(8)).unwrap_or(8),
@@ -68,7 +71,7 @@ mod tests {
         for memory in [MIN_MEMORY, 64 << 20, 128 << 20, 1 << 30, 64 << 30] {
             let budget = Budget::of(memory);
             let caches = budget.catalog_cache + budget.index_cache;
-            let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes;
+            let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes + budget.mailbox_bytes;
             let in_hand = (budget.pool_threads + budget.n_ingests) * 2 * MAX_CHUNK_LEN;
             let counted = budget.cached_ops as u64 * CACHED_OP + budget.max_peers as u64 * PEER;
             let total = BASE + (caches + flows + in_hand) as u64 + counted;

@@ -6,6 +6,7 @@ use bib_core::api::event::ConfigValue;
 use bib_core::api::{Event, Failure};
 
 use super::require_operator;
+use crate::catalog_sync::Input;
 use crate::config::layer::needs_restart;
 use crate::config::{Config, ConfigError};
 use crate::control::{Caller, Output};
@@ -59,7 +60,8 @@ async fn apply(ctx: &Rc<Context>, next: Config) {
     }
     let live = old.with_live_values_of(next);
     logging::apply(&live);
-    ctx.network.set_peers(live.peers.clone()).await;
+    let peers = live.peers.iter().map(ToString::to_string).collect();
+    ctx.mailbox.post(Input::Configured(peers)).await;
     ctx.set_config(live);
     log::info!(keys = now.join(" ").as_str(); "the configuration was read again");
 }

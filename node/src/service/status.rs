@@ -49,9 +49,10 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             memory_limit: config.memory,
             rss_bytes: resident_bytes(),
             threads: threads(),
+            workers: ctx.workers.list(),
             wire_received: view.wire_received,
             wire_sent: view.wire_sent,
-            gossip_refused: view.gossip_refused.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
+            gossip_refused: view.gossip_refused.clone(),
             read_only: ctx.store.read_only(),
         }
     };

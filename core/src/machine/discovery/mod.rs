@@ -265,6 +265,12 @@ impl Discovery {
         self.dial(now);
     }
 
+    /// Takes other addresses of peers that it should always be connected to, as the configuration was read again.
+    pub fn handle_configured(&mut self, now: Instant, addresses: &[String]) {
+        self.book.configure(self.me, addresses);
+        self.dial(now);
+    }
+
     /// Takes what a peer says of itself when it connects.
     pub fn handle_identified(&mut self, peer: NodeId, addresses: &[String], agent: &str) {
         self.book.told(peer, addresses, Some(agent), None);

@@ -61,6 +61,17 @@ impl PeerBook {
         Self { records: BTreeMap::new(), configured: configured.filter(|one| one.node != Some(me)).collect() }
     }
 
+    /// Takes other addresses to be always connected to; what is known of those that stay is kept.
+    pub(super) fn configure(&mut self, me: NodeId, addresses: &[String]) {
+        let mut next = Self::new(me, addresses).configured;
+        for one in &mut next {
+            if let Some(known) = self.configured.iter().find(|known| known.address == one.address) {
+                *one = known.clone();
+            }
+        }
+        self.configured = next;
+    }
+
     fn record(&mut self, node: NodeId) -> &mut Record {
         if self.records.len() >= limits::MAX_PEERS && !self.records.contains_key(&node) {
             let idle = self.records.iter().filter(|(_, record)| !record.is_connected);

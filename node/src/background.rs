@@ -1,0 +1,210 @@
+//! What the node does by itself. Every such work is a [`Worker`], runs in a task of its own and is listed by
+//! `bib status`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::Task;
+use bib_core::api::{ErrorCode, Failure};
+use bib_core::catalog::list;
+use bib_core::command::Command;
+use bib_core::id::{NodeId, VersionId};
+use bib_core::limits::{EXPIRE_INTERVAL, FETCH_PAUSE, MAX_FETCH_PAUSE, MAX_PAUSED_VERSIONS, REPLICATE_PAGE};
+use bib_core::machine::transfer::outcome::{AskOrder, Wanted};
+use bib_core::model::Version;
+use bib_core::port::StoreError;
+use bib_core::time::Instant;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+
+use crate::control::within;
+use crate::fetch::Update;
+use crate::node::Context;
+use crate::service::store_failure;
+
+/// When a worker has work again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// After this time, or earlier when it is told.
+    Within(Duration),
+    /// When it is told.
+    WhenTold,
+}
+
+/// Work that a node does by itself.
+pub(crate) trait Worker {
+    /// Its name, for people.
+    fn name(&self) -> &'static str;
+
+    /// Does what there is to do.
+    fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>>;
+
+    /// Waits until somebody tells it to look.
+    fn told<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, ()>;
+}
+
+/// What the workers do now, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Workers(RefCell<BTreeMap<&'static str, String>>);
+
+impl Workers {
+    fn set(&self, name: &'static str, state: impl Into<String>) {
+        self.0.borrow_mut().insert(name, state.into());
+    }
+
+    /// Names and states.
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
+        self.0.borrow().iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect()
+    }
+}
+
+/// Begins all of it.
+pub(crate) fn start(ctx: &Rc<Context>) -> Vec<Task<Option<()>>> {
+    let workers: [Box<dyn Worker>; 2] = [Box::new(Expire), Box::new(Replicate::default())];
+    workers.into_iter().map(|worker| ctx.spawner.spawn(worker.name(), run(ctx.clone(), worker))).collect()
+}
+
+async fn run(ctx: Rc<Context>, mut worker: Box<dyn Worker>) {
+    let name = worker.name();
+    loop {
+        let next = match worker.work(&ctx).await {
+            Ok(next) => {
+                ctx.workers.set(name, "idle");
+                next
+            }
+            Err(failure) => {
+                log::warn!(worker = name, why = failure.message.as_str(); "background work does not get on");
+                ctx.workers.set(name, failure.message);
+                Next::Within(MAX_FETCH_PAUSE)
+            }
+        };
+        match next {
+            Next::Within(pause) => drop(within(pause, worker.told(&ctx)).await),
+            Next::WhenTold => worker.told(&ctx).await,
+        }
+    }
+}
+
+/// Forgets what waited too long.
+struct Expire;
+
+impl Worker for Expire {
+    fn name(&self) -> &'static str {
+        "expire"
+    }
+
+    fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>> {
+        async move {
+            ctx.workers.set(self.name(), "working");
+            ctx.store.apply(Command::Expire).await.map_err(|error| store_failure(&error))?;
+            Ok(Next::Within(EXPIRE_INTERVAL))
+        }
+        .boxed_local()
+    }
+
+    fn told<'a>(&'a mut self, _: &'a Rc<Context>) -> LocalBoxFuture<'a, ()> {
+        std::future::pending().boxed_local()
+    }
+}
+
+/// Keeps the content of all active versions here, one version at a time.
+#[derive(Default)]
+struct Replicate {
+    /// Versions that nobody had, with when to try again and the pause after that.
+    paused: BTreeMap<VersionId, (Instant, Duration)>,
+    /// Who was asked for them.
+    asked: Vec<NodeId>,
+}
+
+enum Fetched {
+    Yes,
+    /// Somebody else wants the room.
+    MadeWay,
+    No(Failure),
+}
+
+impl Replicate {
+    async fn fetch(&self, ctx: &Rc<Context>, version: &Version) -> Fetched {
+        let mut handle = ctx.fetches.start(ctx, version, Wanted::All, AskOrder::RarestFirst);
+        loop {
+            match handle.next().await {
+                // What is stored stays: the fetch goes on from there.
+                Update::Progress(_) if ctx.fetch_credits.is_contended() => return Fetched::MadeWay,
+                Update::Progress(_) => {}
+                Update::Done(_) => return Fetched::Yes,
+                Update::Failed(failure) => return Fetched::No(failure),
+                Update::Stalled(reason) => return Fetched::No(crate::fetch::of_stall(reason)),
+            }
+        }
+    }
+
+    async fn pass(&mut self, ctx: &Rc<Context>) -> Result<Next, Failure> {
+        let connected: Vec<NodeId> = ctx.network.view.borrow().connected().collect();
+        if connected.is_empty() {
+            return Ok(Next::WhenTold);
+        }
+        if connected.iter().any(|node| !self.asked.contains(node)) {
+            self.paused.clear();
+        }
+        self.asked = connected;
+        let mut after = None;
+        loop {
+            let read = move |read: &dyn bib_core::port::CatalogRead| {
+                list::versions_missing(read, after.as_ref(), REPLICATE_PAGE)
+            };
+            let missing = ctx.store.read(read).await.map_err(|error: StoreError| store_failure(&error))?;
+            for version in missing.versions {
+                self.one(ctx, &version).await?;
+            }
+            match missing.next {
+                None => break,
+                next => after = next,
+            }
+        }
+        let now = ctx.clock.now();
+        let retry = self.paused.values().map(|(at, _)| at.saturating_duration_since(now)).min();
+        Ok(retry.map_or(Next::WhenTold, Next::Within))
+    }
+
+    async fn one(&mut self, ctx: &Rc<Context>, version: &Version) -> Result<(), Failure> {
+        if self.paused.get(&version.id).is_some_and(|(at, _)| *at > ctx.clock.now()) {
+            return Ok(());
+        }
+        ctx.workers.set(self.name(), format!("fetching {}", version.id.short()));
+        loop {
+            match self.fetch(ctx, version).await {
+                Fetched::Yes => {
+                    self.paused.remove(&version.id);
+                    return Ok(());
+                }
+                Fetched::MadeWay => log::debug!(version = version.id.short(); "a fetch makes way for another one"),
+                Fetched::No(failure) if failure.code == ErrorCode::Quota => return Err(failure),
+                Fetched::No(failure) => {
+                    log::debug!(version = version.id.short(), why = failure.message.as_str(); "content does not come");
+                    let pause = self.paused.get(&version.id).map_or(FETCH_PAUSE, |(_, pause)| *pause);
+                    if self.paused.len() < MAX_PAUSED_VERSIONS {
+                        let next = (pause * 2).min(MAX_FETCH_PAUSE);
+                        self.paused.insert(version.id, (ctx.clock.now() + pause, next));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+impl Worker for Replicate {
+    fn name(&self) -> &'static str {
+        "replicate"
+    }
+
+    fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>> {
+        self.pass(ctx).boxed_local()
+    }
+
+    fn told<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, ()> {
+        ctx.replicate.wait().boxed_local()
+    }
+}
