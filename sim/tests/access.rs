@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bib_core::id::{OpId, TopicId, UserId};
 use bib_core::key::SecretKey;
 use bib_core::model::{Name, Visibility};
-use bib_core::op::access::{AccessError, AccessLog, Denial, Subject, Verdict};
+use bib_core::op::access::{AccessError, AccessLog, Deed, Denial, Subject, Verdict};
 use bib_core::op::operation::FieldChanges;
 use bib_core::op::{Body, Operation, Resource, Role, Unsigned, Verb};
 use bib_core::time::Timestamp;
@@ -238,6 +238,43 @@ fn a_replaced_key_passes_everything_on_and_is_removed() {
     assert_eq!((world.role(2, root), world.role(6, root)), (None, None));
     world.act(1, root, grant(root, 2, Role::Reader));
     assert_eq!(world.role(2, root), Some(Role::Reader), "a grant that knew of it is a new one");
+}
+
+/// The removal keeps, by an operation further below alone, what it did not know itself.
+#[test]
+fn what_is_admitted_does_not_depend_on_what_lies_outside_of_its_past() {
+    let (mut world, root) = root();
+    world.act(1, root, grant(root, 2, Role::Admin));
+    let sub = world.sub_topic(1, root);
+    let mut other = world.clone();
+    let unseen = other.act(2, sub, grant(sub, 3, Role::Contributor));
+    let further = other.make(1, None, None, create("further", Some(sub)));
+    let parents = world.log.heads_for(&root);
+    let (lamport, time) = world.log.after(&parents).unwrap();
+    let keeps = vec![further.id()];
+    let unsigned =
+        Unsigned { topic: Some(root), author: user(1), lamport, time, parents, keeps, body: revoke(root, 2) };
+    let removal = unsigned.sign(&key(1)).unwrap();
+    world.learn(&other);
+    world.add(&removal).unwrap();
+    let mut heads = vec![unseen.id(), removal.id()];
+    heads.sort_unstable();
+    let deed = Deed {
+        author: user(3),
+        verb: Verb::CreateDataset,
+        subject: Subject::Topic(sub),
+        heads: &heads,
+        time: Timestamp(1_000),
+    };
+    let admits = |world: &Replica| match world.log.is_settled_for(&heads).unwrap() {
+        true => world.log.admits_content(&deed),
+        false => world.log.past_of(&heads).unwrap().admits_content(&deed),
+    };
+    let before = admits(&world);
+    assert!(matches!(before, Err(AccessError::Denied(_))));
+    world.add(&further).unwrap();
+    assert_eq!(world.log.verdict(&unseen.id()), Some(Verdict::Valid));
+    assert_eq!(admits(&world), before);
 }
 
 #[test]

@@ -370,9 +370,10 @@ impl Work<'_> {
             let bytes: Vec<u8> = checked.frontier.iter().flat_map(|id| *id.as_bytes()).collect();
             self.txn.put(Table::OpIndex, &keys::op_frontier(&op.id()), &bytes)?;
         }
-        if log.is_awaited(&op.id()) {
+        let kept = log.removed_by_keepers_of(&op.id());
+        if !kept.is_empty() {
             self.memory.forget_kept(&topic);
-            self.doubt(root, &BTreeSet::from([topic]), &Whose::Everyones)?;
+            self.doubt_one(topic, &Whose::Of(kept));
         }
         self.new.push(op.clone());
         if verdict.is_valid() {

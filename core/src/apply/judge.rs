@@ -209,15 +209,19 @@ impl Work<'_> {
     pub(super) fn doubt(&mut self, root: TopicId, topics: &BTreeSet<TopicId>, whose: &Whose) -> Result<(), StoreError> {
         let log = self.access.tree(&*self.txn, root)?;
         let is_below = |topic: &TopicId| log.chain(topic).iter().any(|above| topics.contains(above));
-        for topic in log.topics().filter(is_below) {
-            let doubted = self.doubtful.entry(topic).or_insert_with(|| Whose::Of(BTreeSet::new()));
-            match (&mut *doubted, whose) {
-                (Whose::Everyones, _) => {}
-                (_, Whose::Everyones) => *doubted = Whose::Everyones,
-                (Whose::Of(users), Whose::Of(more)) => users.extend(more),
-            }
-        }
+        let below: Vec<TopicId> = log.topics().filter(is_below).collect();
+        below.into_iter().for_each(|topic| self.doubt_one(topic, whose));
         Ok(())
+    }
+
+    /// Notes that content of a topic has to be judged anew.
+    pub(super) fn doubt_one(&mut self, topic: TopicId, whose: &Whose) {
+        let doubted = self.doubtful.entry(topic).or_insert_with(|| Whose::Of(BTreeSet::new()));
+        match (&mut *doubted, whose) {
+            (Whose::Everyones, _) => {}
+            (_, Whose::Everyones) => *doubted = Whose::Everyones,
+            (Whose::Of(users), Whose::Of(more)) => users.extend(more),
+        }
     }
 
     /// Judges doubtful content anew, and makes what changed by that.

@@ -733,6 +733,15 @@ impl AccessLog {
         self.awaited.contains(id)
     }
 
+    /// Who lost rights by the removals that name an operation in their `keeps`, heirs included.
+    pub fn removed_by_keepers_of(&self, id: &OpId) -> BTreeSet<UserId> {
+        if !self.is_awaited(id) {
+            return BTreeSet::new();
+        }
+        let keepers = self.takings.iter().filter(|i| self.nodes[**i].op.keeps.binary_search(id).is_ok());
+        keepers.flat_map(|i| self.removed_by(&self.nodes[*i].op.id())).collect()
+    }
+
     /// A user and everyone to whom their rights may have passed by replaced keys.
     pub fn heirs_of(&self, user: &UserId) -> BTreeSet<UserId> {
         let mut heirs = BTreeSet::from([*user]);

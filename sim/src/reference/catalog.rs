@@ -79,6 +79,23 @@ impl Model {
         self.ops.insert(op.id(), op);
     }
 
+    /// Whether the topic of an operation is in its past, what it names comes before it, and what is known of the rights
+    /// on that is known to it.
+    pub fn is_well_formed(&self, op: &Operation) -> bool {
+        let dataset = dataset_of(op).map(OpId::from).filter(|id| *id != op.id());
+        let version = match &op.body {
+            Body::PublishVersion(new) => new.previous,
+            Body::WithdrawVersion { version, .. } => Some(*version),
+            _ => None,
+        };
+        let comes_before = |id: &OpId| self.ops[id].lamport < op.lamport;
+        let past = self.known_to(op);
+        let knows_topic = matches!(op.body, Body::CreateTopic { .. }) || past.contains(&op.topic().into());
+        knows_topic
+            && dataset.iter().all(|id| comes_before(id) && self.known_to(&self.ops[id]).is_subset(&past))
+            && version.iter().all(|id| comes_before(&(*id).into()))
+    }
+
     /// Whether an operation of the right form may be in a log that holds its parents.
     pub fn admits(&self, op: &Operation) -> bool {
         if op.class() == Class::Access {

@@ -1,0 +1,99 @@
+//! Records of the catalog.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bib_core::catalog::record::{Grants, Parked, ParkedFigures, Pin};
+use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId, UserId, VersionId};
+use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Topic, TopicStatus, Version, VersionStatus, Visibility};
+use bib_core::op::Role;
+use serde_bytes::ByteBuf;
+
+use crate::vocabulary::name;
+use crate::{Case, TIME, check};
+
+pub(crate) fn topic() -> Topic {
+    Topic {
+        id: TopicId::from_bytes([1; 32]),
+        parent: Some(TopicId::from_bytes([2; 32])),
+        name: name("wetter"),
+        name_taken: true,
+        description: "Station records".to_owned(),
+        schema: Some("CREATE TABLE t (a INTEGER)".to_owned()),
+        visibility: Visibility::Private,
+        status: TopicStatus::Archived,
+        tags: BTreeSet::from(["daily".to_owned()]),
+        metadata: BTreeMap::from([("region".to_owned(), "Größe".to_owned())]),
+        created_by: UserId::from_bytes([3; 32]),
+        created_at: TIME,
+        updated_at: TIME,
+    }
+}
+
+pub(crate) fn dataset() -> Dataset {
+    Dataset {
+        id: DatasetId::from_bytes([1; 32]),
+        topic: TopicId::from_bytes([2; 32]),
+        name: name("temps"),
+        name_taken: false,
+        description: String::new(),
+        status: DatasetStatus::Active,
+        tags: BTreeSet::from(["daily".to_owned()]),
+        metadata: BTreeMap::new(),
+        schema: None,
+        created_by: UserId::from_bytes([3; 32]),
+        created_at: TIME,
+        updated_at: TIME,
+        latest: Some(VersionId::from_bytes([4; 32])),
+        version_count: 300,
+    }
+}
+
+pub(crate) fn version() -> Version {
+    Version {
+        id: VersionId::from_bytes([1; 32]),
+        dataset: DatasetId::from_bytes([2; 32]),
+        topic: TopicId::from_bytes([3; 32]),
+        semver: semver::Version::parse("1.2.3-rc.1").unwrap(),
+        semver_taken: true,
+        previous: Some(VersionId::from_bytes([4; 32])),
+        message: "first".to_owned(),
+        manifest: ManifestId::from_bytes([5; 32]),
+        content: ContentId::from_bytes([6; 32]),
+        size: 121_417,
+        n_files: 1,
+        format: ContentFormat::Parquet,
+        schema: None,
+        row_count: Some(2_922),
+        license: Some("CC0-1.0".to_owned()),
+        source_url: Some("https://www.ncei.noaa.gov/".to_owned()),
+        status: VersionStatus::Withdrawn,
+        created_by: UserId::from_bytes([7; 32]),
+        created_at: TIME,
+    }
+}
+
+#[test]
+fn records_of_the_catalog() {
+    let topic_of = |status| Topic { status, ..topic() };
+    let dataset_of = |status| Dataset { status, ..dataset() };
+    // A new kind of record gets a line here.
+    let cases = [
+        Case::versioned("topic.active", topic_of(TopicStatus::Active)),
+        Case::versioned("topic.archived", topic_of(TopicStatus::Archived)),
+        Case::versioned("topic.deleted", topic_of(TopicStatus::Deleted)),
+        Case::versioned("dataset.draft", dataset_of(DatasetStatus::Draft)),
+        Case::versioned("dataset.active", dataset_of(DatasetStatus::Active)),
+        Case::versioned("dataset.archived", dataset_of(DatasetStatus::Archived)),
+        Case::versioned("dataset.deleted", dataset_of(DatasetStatus::Deleted)),
+        Case::versioned("version.withdrawn", version()),
+        Case::versioned("version.active", Version { status: VersionStatus::Active, ..version() }),
+        Case::versioned("pin", Pin { is_here: true, staged_until: Some(TIME), n_versions: 300 }),
+        Case::versioned("grants", Grants(vec![(Role::Reader, Some(TIME)), (Role::Owner, None)])),
+        Case::versioned(
+            "parked",
+            Parked { since: TIME, counted_in: TopicId::from_bytes([1; 32]), op: ByteBuf::from(vec![1, 2, 3]) },
+        ),
+        Case::versioned("parked.figures", ParkedFigures { count: 1, bytes: 300 }),
+    ];
+    check("records", &cases);
+}
