@@ -159,7 +159,7 @@ pub const MAX_LOOKUP_IDS: usize = 256;
 pub const FETCH_PAGES_AHEAD: usize = MAX_PAGES_PER_REQUEST;
 /// Time between two reports of a fetch's progress.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// First wait before a provider that is busy, or a chunk that nobody had, is asked again; it doubles.
+/// First wait before a provider that was busy, or did not have a chunk, is asked again; it doubles.
 pub const FETCH_RETRY: Duration = Duration::from_millis(500);
 /// Longest such wait.
 pub const MAX_FETCH_RETRY: Duration = Duration::from_secs(30);
@@ -167,7 +167,8 @@ pub const MAX_FETCH_RETRY: Duration = Duration::from_secs(30);
 pub const HAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A fetch without progress for so long reports why.
 pub const FETCH_STALL: Duration = Duration::from_secs(20);
-/// Answers in a row that a provider does not have what it is asked for, until it is left alone.
+/// Answers in a row that a provider does not have what it is asked for, until it rests; and what it said to have, until
+/// it is left alone.
 pub const MAX_MISSES: u32 = 16;
 /// Answers beside the question (late, doubled) that a provider may give, and one more for each good chunk.
 pub const MAX_STRAYS: u32 = 32;

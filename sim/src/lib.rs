@@ -9,3 +9,4 @@ pub mod node;
 pub mod reference;
 pub mod rng;
 pub mod suite;
+pub mod swarm;

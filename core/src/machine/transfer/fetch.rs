@@ -98,9 +98,6 @@ pub struct Fetch {
     /// When something was last gained.
     moved_at: Instant,
     stalled: Option<StallReason>,
-    /// When what nobody had is asked again, and how long after that.
-    retry_at: Option<Instant>,
-    retry: std::time::Duration,
     /// When an idle provider may take over what others are slow with.
     take_over_at: Option<Instant>,
     reported_at: Option<Instant>,
@@ -132,8 +129,6 @@ impl Fetch {
             here_bytes: 0,
             moved_at: now,
             stalled: None,
-            retry_at: None,
-            retry: limits::FETCH_RETRY,
             take_over_at: None,
             reported_at: None,
             has_news: false,
@@ -152,7 +147,7 @@ impl Fetch {
                 provider.state = State::Reserve;
                 provider.rest = limits::FETCH_RETRY;
                 provider.misses = 0;
-                self.picker.forget_lacks(Some(slot));
+                self.picker.forget_lacks(slot);
             }
         } else if self.providers.len() < limits::MAX_FETCH_PROVIDERS {
             self.providers.push(Provider::new(node, bad_chunks));
@@ -280,14 +275,14 @@ impl Fetch {
                 _ => None,
             };
             let have = provider.have_due.map(|at| (at, "what a provider holds"));
+            let again = provider.lacks_due.map(|at| (at, "what a provider lacked"));
             let late = provider.next_deadline().map(|at| (at, "late chunk"));
-            [rested, have, late]
+            [rested, have, again, late]
         });
         [
             self.config.deadline.map(|at| (at, "deadline")),
             report.map(|at| (at, "progress report")),
             stall.map(|at| (at, "stalled")),
-            self.retry_at.map(|at| (at, "ask again")),
             self.take_over_at.map(|at| (at, "slow provider")),
         ]
         .into_iter()
@@ -312,15 +307,6 @@ impl Fetch {
         }
         for slot in 0..self.providers.len() {
             self.watch(now, slot);
-        }
-        if self.retry_at.is_some_and(|at| now >= at) {
-            self.retry_at = None;
-            self.picker.forget_lacks(None);
-            for slot in 0..self.providers.len() {
-                if self.providers[slot].state == State::Active {
-                    self.ask_have(now, slot);
-                }
-            }
         }
         self.drive(now);
     }
@@ -386,7 +372,10 @@ impl Fetch {
         }
         provider.observe(now, req);
         provider.misses = 0;
+        provider.broken_promises = 0;
+        provider.silences = 0;
         provider.rest = limits::FETCH_RETRY;
+        provider.retry = limits::FETCH_RETRY;
         // One that was slow is used again as soon as it shows itself.
         if provider.state == State::Late && !provider.is_late() {
             provider.state = State::Reserve;
@@ -405,7 +394,9 @@ impl Fetch {
         match self.providers[slot].answer(req, id) {
             Match::Answer { .. } => {
                 self.providers[slot].settle(req);
+                let is_promised = self.picker.has_promised(id, slot);
                 self.on_miss(now, slot, id);
+                self.on_broken_promises(slot, u32::from(is_promised));
             }
             Match::Stray => self.on_stray(slot),
             Match::Lie => self.bar(slot, BarReason::Unasked),
@@ -414,17 +405,22 @@ impl Fetch {
 
     /// A provider does not have what it was asked for.
     fn on_miss(&mut self, now: Instant, slot: usize, id: &ChunkId) {
-        let was_promised = self.picker.has_promised(id, slot);
         self.picker.lacks(id, slot);
         let provider = &mut self.providers[slot];
         provider.stats.missing += 1;
         provider.misses += 1;
+        provider.lacks_due.get_or_insert(now + provider.retry);
         if provider.misses >= limits::MAX_MISSES {
-            if was_promised {
-                return self.bar(slot, BarReason::EmptyPromises);
-            }
             provider.misses = 0;
             self.rest(now, slot);
+        }
+    }
+
+    fn on_broken_promises(&mut self, slot: usize, n: u32) {
+        let provider = &mut self.providers[slot];
+        provider.broken_promises += n;
+        if provider.broken_promises >= limits::MAX_MISSES {
+            self.bar(slot, BarReason::EmptyPromises);
         }
     }
 
@@ -438,7 +434,7 @@ impl Fetch {
                 let is_partial = matches!(have, Have::Some(_));
                 self.providers[slot].have_due = is_partial.then(|| now + limits::HAVE_INTERVAL);
                 self.picker.set_have(slot, have);
-                self.picker.forget_lacks(Some(slot));
+                self.picker.forget_lacks(slot);
             }
             Match::Stray => self.on_stray(slot),
             Match::Lie => self.bar(slot, BarReason::Unasked),
@@ -447,17 +443,17 @@ impl Fetch {
 
     fn on_end(&mut self, now: Instant, slot: usize, req: u64) {
         let Some(left) = self.providers[slot].end(req) else { return self.on_stray(slot) };
+        // One for the whole request: its chunks may only have been overtaken.
+        let n_broken = u32::from(left.iter().any(|id| self.picker.has_promised(id, slot)));
         for id in left {
-            // It may have been barred on the way.
-            if self.providers[slot].state == State::Barred {
-                return;
-            }
             self.on_miss(now, slot, &id);
         }
+        self.on_broken_promises(slot, n_broken);
     }
 
     fn on_refused(&mut self, now: Instant, slot: usize, req: u64, code: RefusalCode) {
-        for id in self.providers[slot].refused(req) {
+        let Some(left) = self.providers[slot].refused(req) else { return self.on_stray(slot) };
+        for id in left {
             self.picker.release(&id, slot);
         }
         match code {
@@ -491,6 +487,7 @@ impl Fetch {
     fn part_with(&mut self, slot: usize, state: State) {
         self.providers[slot].state = state;
         self.providers[slot].have_due = None;
+        self.providers[slot].lacks_due = None;
         self.picker.set_active(slot, false);
         for id in self.providers[slot].clear().1 {
             self.picker.release(&id, slot);
@@ -533,9 +530,16 @@ impl Fetch {
             self.picker.release(id, slot);
         }
         if !given_up.is_empty() {
+            self.providers[slot].silences += 1;
             self.rest(now, slot);
         } else if self.providers[slot].state == State::Late && !self.providers[slot].is_late() {
             self.providers[slot].state = State::Reserve;
+        }
+        let provider = &mut self.providers[slot];
+        // It may have got since what it lacked, or the answer was lost.
+        if provider.lacks_due.take_if(|due| now >= *due).is_some() {
+            provider.retry = (provider.retry * 2).min(limits::MAX_FETCH_RETRY);
+            self.picker.forget_lacks(slot);
         }
         if self.providers[slot].have_due.take_if(|due| now >= *due).is_some()
             && self.providers[slot].state == State::Active
@@ -616,7 +620,6 @@ impl Fetch {
     fn moved(&mut self, now: Instant) {
         self.moved_at = now;
         self.stalled = None;
-        self.retry = limits::FETCH_RETRY;
         self.has_news = true;
     }
 
@@ -701,7 +704,7 @@ impl Fetch {
 
     fn choose_providers(&mut self, now: Instant) {
         let mut n_active = self.providers.iter().filter(|provider| provider.state == State::Active).count();
-        for slot in 0..self.providers.len() {
+        for slot in self.by_silence() {
             if n_active >= self.config.providers.max(1) {
                 return;
             }
@@ -714,11 +717,18 @@ impl Fetch {
         }
     }
 
+    /// All providers, those that did not answer lately behind the others.
+    fn by_silence(&self) -> Vec<usize> {
+        let mut slots: Vec<usize> = (0..self.providers.len()).collect();
+        slots.sort_by_key(|slot| self.providers[*slot].silences);
+        slots
+    }
+
     /// Gives work to the providers in use, in turn, until nobody takes more.
     fn ask(&mut self, now: Instant) {
         self.take_over_at = None;
-        let active: Vec<usize> =
-            (0..self.providers.len()).filter(|slot| self.providers[*slot].state == State::Active).collect();
+        let mut active = self.by_silence();
+        active.retain(|slot| self.providers[*slot].state == State::Active);
         loop {
             let mut has_asked = false;
             for &slot in &active {
@@ -739,10 +749,8 @@ impl Fetch {
         }
         let max = (depth - n_waiting).min(limits::MAX_CHUNKS_PER_REQUEST);
         let mut picked = self.picker.pick(now, slot, max);
-        if picked.is_none()
-            && n_waiting == 0
-            && let Some(latency) = self.providers[slot].latency()
-        {
+        if picked.is_none() && n_waiting == 0 {
+            let latency = self.providers[slot].latency().unwrap_or(limits::MIN_CHUNK_TIMEOUT);
             let take_over = self.picker.take_over(now, slot, latency * 2, max);
             picked = take_over.picked;
             self.take_over_at = [self.take_over_at, take_over.next].into_iter().flatten().min();
@@ -766,19 +774,12 @@ impl Fetch {
     fn mind_stalls(&mut self, now: Instant) {
         if self.picker.len() == 0 {
             self.moved_at = now;
-            self.retry_at = None;
             return;
         }
         let usable = |provider: &&Provider| !matches!(provider.state, State::Gone | State::Barred);
         let is_waiting = self.providers.iter().filter(usable).any(|provider| provider.n_waiting() > 0);
         let n_active = self.providers.iter().filter(|provider| provider.state == State::Active).count();
         let is_dry = n_active > 0 && !is_waiting && self.puts.is_empty() && self.picker.n_free() > 0;
-        if !is_dry {
-            self.retry_at = None;
-        } else if self.retry_at.is_none() {
-            self.retry_at = Some(now + self.retry);
-            self.retry = (self.retry * 2).min(limits::MAX_FETCH_RETRY);
-        }
         let reason = if self.providers.iter().filter(usable).count() == 0 {
             StallReason::NoProvider
         } else if now < self.moved_at + self.config.stall {

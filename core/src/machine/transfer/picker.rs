@@ -157,10 +157,9 @@ impl Picker {
         }
     }
 
-    /// Forgets who does not have what: of one provider, or of all.
-    pub(super) fn forget_lacks(&mut self, slot: Option<usize>) {
-        let forgotten = slot.map_or(u64::MAX, |slot| 1 << slot);
-        self.pieces.values_mut().for_each(|piece| piece.lacks &= !forgotten);
+    /// Forgets what a provider said not to have.
+    pub(super) fn forget_lacks(&mut self, slot: usize) {
+        self.pieces.values_mut().for_each(|piece| piece.lacks &= !(1 << slot));
     }
 
     /// Whether a piece is in view and was asked of a slot, overdue or not.
@@ -437,7 +436,7 @@ mod tests {
         picker.lacks(&id(1), 0);
         assert_eq!(pick(&mut picker, 0, 9), [0, 2]);
         assert_eq!(pick(&mut picker, 1, 2), [1, 3]);
-        picker.forget_lacks(Some(0));
+        picker.forget_lacks(0);
         picker.release(&id(1), 1);
         assert_eq!(pick(&mut picker, 0, 9), [1]);
     }

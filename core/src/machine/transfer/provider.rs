@@ -93,10 +93,17 @@ pub(super) struct Provider {
     pub(super) bad_chunks: u32,
     /// Answers in a row that it does not have something.
     pub(super) misses: u32,
+    /// Those in a row that it had said to have.
+    pub(super) broken_promises: u32,
+    /// Times in a row that it did not answer at all.
+    pub(super) silences: u32,
     /// The next rest.
     pub(super) rest: Duration,
     /// When it may be asked again what it holds.
     pub(super) have_due: Option<Instant>,
+    /// When it may be asked again for what it did not have, and how long after that.
+    pub(super) lacks_due: Option<Instant>,
+    pub(super) retry: Duration,
     requests: BTreeMap<u64, Request>,
     next_req: u64,
     strays: u32,
@@ -122,8 +129,12 @@ impl Provider {
             stats: ProviderStats { chunks: 0, raw_bytes: 0, wire_bytes: 0, bad: 0, missing: 0, late: 0 },
             bad_chunks,
             misses: 0,
+            broken_promises: 0,
+            silences: 0,
             rest: limits::FETCH_RETRY,
             have_due: None,
+            lacks_due: None,
+            retry: limits::FETCH_RETRY,
             requests: BTreeMap::new(),
             next_req: 0,
             strays: 0,
@@ -146,6 +157,8 @@ impl Provider {
     /// How many chunks should be in flight here, at most `max`.
     pub(super) fn depth(&self, max: usize) -> usize {
         let depth = match self.gap {
+            // One is enough to see whether it is there again.
+            _ if self.silences > 0 => 1,
             None => max / 2,
             Some(gap) => usize::try_from(FULL_PIPE.as_micros() / gap.as_micros().max(1)).unwrap_or(max),
         };
@@ -267,9 +280,9 @@ impl Provider {
         waiting
     }
 
-    /// A request was refused as a whole. Returns what it leaves unanswered.
-    pub(super) fn refused(&mut self, req: u64) -> Vec<ChunkId> {
-        self.requests.remove(&req).map_or_else(Vec::new, |request| request.waiting().collect())
+    /// A request was refused as a whole. Returns what it leaves unanswered; `None` when there is no such request.
+    pub(super) fn refused(&mut self, req: u64) -> Option<Vec<ChunkId>> {
+        Some(self.requests.remove(&req)?.waiting().collect())
     }
 
     /// The request that waits for an id.
@@ -307,9 +320,7 @@ impl Provider {
     /// When something asked here becomes late, or is given up.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let deadline = |request: &Request| {
-            let patience =
-                if request.is_late || request.n_waiting == 0 { self.last_patience() } else { self.patience() };
-            request.asked_at + patience
+            request.asked_at + if request.can_be_late() { self.patience() } else { self.last_patience() }
         };
         self.requests.values().map(deadline).min()
     }
