@@ -17,13 +17,18 @@ use bib_core::model::manifest::{ChunkRef, Entry, EntryKind, ManifestKind, Page, 
 use bib_core::model::{ContentFormat, DatasetPath, Name, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Class, Operation, Resource, Role, Unsigned};
+use bib_core::port::ChunkStore;
 use bib_core::time::Timestamp;
 use bib_core::wire::gossip::{GossipBody, GossipMessage, topic_name};
 use bib_core::wire::message::{
     CatalogEntry, ChunkData, DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, EntryVersion, Envelope,
     FindQuery, NodeMode, PeerInfo, Range, RangeState, Refusal, RefusalCode, SyncRequest, SyncResponse, TopicSummary,
 };
+use bib_storage_redb::SegmentStore;
+use bib_storage_redb::chunks::format::{Location, RecordHeader, SegmentHeader};
 use serde_bytes::ByteBuf;
+
+use crate::disk::FaultyDisk;
 
 const TIME: Timestamp = Timestamp(1_795_530_245_000_000);
 
@@ -268,6 +273,30 @@ fn frames(op: &Operation) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (client.iter().map(encode).collect(), server.iter().map(encode).collect())
 }
 
+fn segment_format(chunk: &Chunk) -> Vec<Vec<u8>> {
+    let payload = chunk.encoded();
+    let (id, raw_len, stored_len, codec) = (chunk.id(), chunk.len(), payload.len() as u32, chunk.codec());
+    let record = RecordHeader { id, raw_len, stored_len, codec };
+    vec![
+        SegmentHeader { number: 7, store: [1; 16] }.encode().to_vec(),
+        [&record.encode(payload), payload].concat(),
+        Location { segment: 7, offset: 64, raw_len, stored_len, codec }.encode().to_vec(),
+    ]
+}
+
+/// A segment with several records, and the same one torn in the middle.
+fn segment_files() -> Vec<Vec<u8>> {
+    let disk = FaultyDisk::new();
+    let store = SegmentStore::open(Box::new(disk.clone()), 64 << 10, [1; 16]).expect("a disk without faults");
+    for i in 0..6_u8 {
+        store.put(&Chunk::from_raw(vec![i; 40 * usize::from(i) + 1])).expect("a disk without faults");
+    }
+    let whole = disk.bytes("0000000000.seg").expect("the first segment");
+    let mut torn = whole.clone();
+    torn[200..220].fill(0);
+    vec![whole, torn]
+}
+
 fn inputs() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let ops = ops();
     let chunk = Chunk::from_raw(b"station,date,tmax\n".repeat(100));
@@ -304,6 +333,8 @@ fn inputs() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("data_response", envelopes(data_responses)),
         ("client_frame", client),
         ("server_frame", server),
+        ("segment_format", segment_format(&chunk)),
+        ("segment_file", segment_files()),
     ]
 }
 

@@ -17,11 +17,16 @@ use bib_core::id::{ChunkId, NodeId, UserId};
 use bib_core::model::Reference;
 use bib_core::model::manifest::Page;
 use bib_core::op::Operation;
+use bib_core::port::ChunkStore;
 use bib_core::wire::gossip::{self, GossipMessage};
 use bib_core::wire::message::{
     Bounded, DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, SyncRequest, SyncResponse,
 };
 
+use bib_storage_redb::chunks::format::{HeaderBytes, Location, RECORD_HEADER_LEN, RecordHeader, SegmentHeader};
+use bib_storage_redb::{Disk, SegmentStore};
+
+use crate::disk::FaultyDisk;
 use crate::rng::Rng;
 
 /// A decoder under test.
@@ -33,8 +38,8 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// The targets that need nothing but `core`.
-pub const TARGETS: [Target; 13] = [
+/// The targets that need neither node nor network.
+pub const TARGETS: [Target; 15] = [
     Target { name: "operation", run: operation },
     Target { name: "manifest_page", run: round_trip::<Page> },
     Target { name: "chunk", run: chunk },
@@ -48,6 +53,8 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "data_response", run: message::<DataResponse> },
     Target { name: "client_frame", run: round_trip::<ClientFrame> },
     Target { name: "server_frame", run: round_trip::<ServerFrame> },
+    Target { name: "segment_format", run: segment_format },
+    Target { name: "segment_file", run: segment_file },
 ];
 
 fn round_trip<T: Versioned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
@@ -93,6 +100,36 @@ fn chunk(bytes: &[u8]) {
     let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
     // The id is never right by chance: what counts is that hostile payloads are refused within bounds.
     assert!(Chunk::verify(ChunkId::from_bytes([0; 32]), len, codec, payload.to_vec()).is_err());
+}
+
+fn segment_format(bytes: &[u8]) {
+    if let HeaderBytes::Header(header) = SegmentHeader::decode(bytes) {
+        assert_eq!(SegmentHeader::decode(&header.encode()), HeaderBytes::Header(header));
+    }
+    if let Some(header) = RecordHeader::decode(bytes) {
+        let payload = &bytes[RECORD_HEADER_LEN..];
+        assert_eq!(RecordHeader::decode(&header.encode(payload)), Some(header));
+        assert!(RecordHeader::checksum_holds(&header.encode(payload), payload));
+    }
+    if let Some(location) = Location::decode(bytes) {
+        assert_eq!(location.encode().as_slice(), bytes, "an index entry has one encoding");
+    }
+}
+
+/// A store of which only this segment is left must open or refuse, and then work.
+fn segment_file(bytes: &[u8]) {
+    let disk = FaultyDisk::new();
+    let file = disk.open("0000000000.seg", true).expect("a disk without faults");
+    file.write_all_at(bytes, 0).expect("a disk without faults");
+    let chunk = Chunk::from_raw(b"work goes on".to_vec());
+    let Ok(store) = SegmentStore::open(Box::new(disk.clone()), 64 << 10, [1; 16]) else { return };
+    store.put(&chunk).expect("an open store takes chunks");
+    store.flush().expect("an open store takes chunks");
+    let n_chunks = store.stats().expect("an open store has figures").n_chunks;
+    drop(store);
+    let store = SegmentStore::open(Box::new(disk), 64 << 10, [1; 16]).expect("what opened opens again");
+    assert_eq!(store.stats().expect("an open store has figures").n_chunks, n_chunks);
+    assert_eq!(store.get(&chunk.id()).expect("readable"), Some(chunk));
 }
 
 fn text(bytes: &[u8]) {
