@@ -205,8 +205,9 @@ struct World {
     /// The handle that has taken a file.
     locks: BTreeMap<u64, u64>,
     steps: u64,
-    writes: u64,
     syncs: u64,
+    read_bytes: u64,
+    written_bytes: u64,
     /// Steps since a recording began, with the state before them.
     recording: Option<(State, Vec<Step>)>,
     cut_at: Option<u64>,
@@ -232,9 +233,9 @@ impl World {
         }
         self.steps += 1;
         match &step {
-            Step::Change(..) => self.writes += 1,
+            Step::Change(_, Change::Write { bytes, .. }) => self.written_bytes += bytes.len() as u64,
             Step::Sync(_) | Step::SyncFolder => self.syncs += 1,
-            Step::Naming(_) => {}
+            Step::Change(_, Change::SetLen(_)) | Step::Naming(_) => {}
         }
         if self.cut_at.is_some_and(|at| self.steps >= at) {
             self.off = true;
@@ -314,6 +315,16 @@ impl FaultyDisk {
     /// Syncs so far, failed ones included.
     pub fn syncs(&self) -> u64 {
         self.world().syncs
+    }
+
+    /// Bytes read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.world().read_bytes
+    }
+
+    /// Bytes written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.world().written_bytes
     }
 
     /// Cuts the power during a step, counted from 1 over the life of this disk.
@@ -456,13 +467,14 @@ impl Drop for FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let world = self.disk.world();
+        let mut world = self.disk.world();
         if world.off {
             return Err(no_power());
         }
         if world.fail_reads {
             return Err(io::Error::other(format!("{}: the medium does not answer", self.name)));
         }
+        world.read_bytes += buf.len() as u64;
         let visible = world.state.files.get(&self.file).map(|file| file.visible.as_slice()).unwrap_or_default();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let held = start.checked_add(buf.len()).and_then(|end| visible.get(start..end));
