@@ -178,8 +178,13 @@ impl NodeBuilder {
         let uid = rustix::process::geteuid().as_raw();
         let listener = Listener::bind(&config.socket, uid)?;
         let agent = concat!("bibd/", env!("CARGO_PKG_VERSION")).to_owned();
-        let net_config =
-            NetConfig { identity: key, listen: config.listen.clone(), agent, max_connections: budget.max_peers };
+        let net_config = NetConfig {
+            identity: key,
+            listen: config.listen.clone(),
+            security: config.security,
+            agent,
+            max_connections: budget.max_peers,
+        };
         let net = Net::start(net_config, spawner.shared())?;
         log::info!(max_peers = budget.max_peers, memory = config.memory; "network");
 

@@ -1,5 +1,5 @@
 //! The network between nodes in one process, over real sockets of the loopback interface. Everything waits for events.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,9 @@ use async_executor::Executor;
 use async_io::Timer;
 use bib_core::id::NodeId;
 use bib_core::key::SecretKey;
-use bib_node::net::{DialFailure, Direction, FrameStream, Multiaddr, Net, NetConfig, NetEvent, OpenError, Protocol};
+use bib_node::net::{
+    DialFailure, Direction, FrameStream, Multiaddr, Net, NetConfig, NetEvent, OpenError, Protocol, Security,
+};
 use futures::FutureExt;
 use futures::future::{Either, select, select_all};
 
@@ -23,6 +25,7 @@ fn config(seed: u8) -> NetConfig {
     NetConfig {
         identity: key(seed),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        security: Security::Auto,
         agent: format!("bibd/test-{seed}"),
         max_connections: 100,
     }

@@ -31,7 +31,7 @@ enum Kind {
 }
 
 /// Every key, ascending, with what it takes.
-const KEYS: [(&str, Kind); 13] = [
+const KEYS: [(&str, Kind); 14] = [
     ("access.admins", Kind::List),
     ("control.socket", Kind::Text),
     ("limits.memory", Kind::Size),
@@ -41,6 +41,7 @@ const KEYS: [(&str, Kind); 13] = [
     ("node.name", Kind::Text),
     ("p2p.listen", Kind::List),
     ("p2p.peers", Kind::List),
+    ("p2p.security", Kind::Word(&["auto", "noise", "tls"])),
     ("storage.chunk_avg", Kind::Size),
     ("storage.data_dir", Kind::Text),
     ("storage.max_bytes", Kind::SizeOrAuto),
@@ -48,7 +49,8 @@ const KEYS: [(&str, Kind); 13] = [
 ];
 
 /// Keys that only a start reads.
-const RESTART: [&str; 5] = ["control.socket", "limits.memory", "node.mode", "p2p.listen", "storage.data_dir"];
+const RESTART: [&str; 6] =
+    ["control.socket", "limits.memory", "node.mode", "p2p.listen", "p2p.security", "storage.data_dir"];
 
 /// Whether a changed value waits for the next start.
 pub fn needs_restart(key: &str) -> bool {

@@ -11,6 +11,7 @@ use libp2p::Multiaddr;
 
 use super::budget::MIN_MEMORY;
 use super::layer::{ConfigError, Layers, Setting, Value, needs_restart, parse_size};
+use crate::net::Security;
 
 /// Bytes of a node's name.
 const MAX_NAME_LEN: usize = 128;
@@ -79,6 +80,8 @@ pub struct Config {
     pub listen: Vec<Multiaddr>,
     /// Whom to stay connected to.
     pub peers: Vec<Multiaddr>,
+    /// The encryption offered to other nodes.
+    pub security: Security,
     /// The control socket.
     pub socket: PathBuf,
     /// Operators besides root and the node's own user.
@@ -182,6 +185,11 @@ impl Config {
             chunker,
             listen: list(setting("p2p.listen"), address)?,
             peers: list(setting("p2p.peers"), address)?,
+            security: match text(setting("p2p.security"))? {
+                "noise" => Security::Noise,
+                "tls" => Security::Tls,
+                _ => Security::Auto,
+            },
             socket,
             admins: list(setting("access.admins"), user)?.into_iter().collect(),
             settings: layers.settings().to_vec(),
@@ -190,10 +198,10 @@ impl Config {
 
     /// This configuration with what of another one can be taken while the node runs.
     pub fn with_live_values_of(&self, next: Self) -> Self {
-        let Self { mode, memory, data_dir, listen, socket, .. } = self.clone();
+        let Self { mode, memory, data_dir, listen, security, socket, .. } = self.clone();
         let restart = |(old, new): (&Setting, &Setting)| if needs_restart(old.key) { old.clone() } else { new.clone() };
         let settings = self.settings.iter().zip(&next.settings).map(restart).collect();
-        Self { mode, memory, data_dir, listen, socket, settings, ..next }
+        Self { mode, memory, data_dir, listen, security, socket, settings, ..next }
     }
 
     /// Keys whose values differ.

@@ -39,6 +39,7 @@ pub use frames::{FrameError, FrameReader, FrameStream, FrameWriter};
 pub use limits::Refusal;
 pub use streams::{OpenError, OpenId, Protocol};
 pub use traffic::Bytes;
+pub use transport::Security;
 
 use streams::StreamEvent;
 use swarm::{Behaviour, BehaviourEvent, OnlyBibTopics};
@@ -54,6 +55,8 @@ pub struct NetConfig {
     pub identity: SecretKey,
     /// Where to listen. An unspecified address means all interfaces, port 0 any free port.
     pub listen: Vec<Multiaddr>,
+    /// The encryption to offer.
+    pub security: Security,
     /// What the node calls itself, as `bibd/0.1.0`.
     pub agent: String,
     /// Most connections at a time, both directions together.

@@ -100,6 +100,6 @@ pub(crate) fn build(
         streams: Streams::new(),
     };
     let settings = swarm::Config::with_executor(spawn).with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS);
-    let transport = transport::build(identity, traffic)?;
+    let transport = transport::build(identity, config.security, traffic)?;
     Ok(Swarm::new(transport, behaviour, identity.public().to_peer_id(), settings))
 }

@@ -4,8 +4,10 @@
 //! a connection that is not ready within [`HANDSHAKE`] is dropped.
 
 mod muxer;
+mod secure;
 mod socket;
 mod tcp;
+mod tls;
 
 use std::sync::Arc;
 
@@ -14,17 +16,22 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::{PeerId, Transport, noise};
+use libp2p::{PeerId, Transport};
+
+pub use secure::Security;
 
 use super::NetError;
 use super::traffic::Traffic;
 
 /// Builds the transport of a node.
-pub(crate) fn build(identity: &Keypair, traffic: Arc<Traffic>) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
-    let noise = noise::Config::new(identity).map_err(|error| NetError::Identity(error.to_string()))?;
+pub(crate) fn build(
+    identity: &Keypair,
+    security: Security,
+    traffic: Arc<Traffic>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
     Ok(tcp::Tcp::new(traffic)
         .upgrade(Version::V1)
-        .authenticate(noise)
+        .authenticate(secure::Secure::new(identity, security)?)
         .multiplex(muxer::MuxerUpgrade)
         .timeout(HANDSHAKE)
         .boxed())

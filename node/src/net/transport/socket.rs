@@ -14,6 +14,9 @@ use futures::{AsyncRead, AsyncWrite};
 
 use crate::net::traffic::Traffic;
 
+/// Length of the buffer of a connection with little to read.
+const MIN_READ_AHEAD: usize = 1 << 10;
+
 /// The socket; see the module.
 pub(crate) struct TcpSocket {
     stream: Async<std::net::TcpStream>,
@@ -22,12 +25,14 @@ pub(crate) struct TcpSocket {
     ahead: Box<[u8]>,
     from: usize,
     to: usize,
+    /// What the next buffer is made for: grows while reads fill it, shrinks while they do not.
+    next_len: usize,
 }
 
 impl TcpSocket {
     /// Takes a connected stream.
     pub(crate) fn new(stream: Async<std::net::TcpStream>, traffic: Arc<Traffic>) -> Self {
-        Self { stream, traffic, ahead: Box::default(), from: 0, to: 0 }
+        Self { stream, traffic, ahead: Box::default(), from: 0, to: 0, next_len: MIN_READ_AHEAD }
     }
 
     /// Where this end is.
@@ -48,18 +53,23 @@ impl AsyncRead for TcpSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.from == this.to {
-            if buf.len() >= SOCKET_READ_AHEAD {
+            if buf.len() >= this.next_len {
                 let len = ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
                 this.traffic.received(len);
                 return Poll::Ready(Ok(len));
             }
-            if this.ahead.is_empty() {
-                this.ahead = vec![0; SOCKET_READ_AHEAD].into();
+            if this.ahead.len() != this.next_len {
+                this.ahead = vec![0; this.next_len].into();
             }
             match Pin::new(&mut this.stream).poll_read(cx, &mut this.ahead) {
                 Poll::Ready(Ok(len)) => {
                     (this.from, this.to) = (0, len);
                     this.traffic.received(len);
+                    if len == this.next_len {
+                        this.next_len = (4 * len).min(SOCKET_READ_AHEAD);
+                    } else if len < this.next_len / 16 {
+                        this.next_len = (this.next_len / 2).max(MIN_READ_AHEAD);
+                    }
                 }
                 waiting_or_broken => {
                     this.ahead = Box::default();
