@@ -168,9 +168,15 @@ async fn chunker_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<Chunker
 
 /// Whether so many bytes more may be stored.
 pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<(), PublishError> {
+    room_for(ctx, more).await.map(|_| ())
+}
+
+/// Bytes that may be stored until it is time to look again, if so many may.
+async fn room_for(ctx: &Context, more: u64) -> Result<u64, PublishError> {
     let (data_dir, allowed) = (ctx.data_dir.clone(), ctx.allowed());
     let disk = ctx.store.blocking("disk space", move |stores| Disk::look(stores, &data_dir)).await?;
-    disk.check(&allowed, more).map_err(PublishError::NoRoom)
+    disk.check(&allowed, more).map_err(PublishError::NoRoom)?;
+    Ok(disk.room(&allowed).min(SPACE_CHECK))
 }
 
 /// Takes the next parts, as many as one step handles.
@@ -207,7 +213,7 @@ pub(crate) async fn ingest(
 ) -> Result<(), Failure> {
     require_user(caller, "publishing")?;
     // At least something must fit, however little is said to come: what is the same as before takes no room.
-    check_room(ctx, 1).await?;
+    let mut room = room_for(ctx, 1).await?;
     let _place = ctx.ingest_credits.borrow(1).await;
     let chunker = chunker_of(ctx, dataset).await?;
     if let (None, Some(expected)) = (dataset, expected) {
@@ -230,13 +236,12 @@ pub(crate) async fn ingest(
             .await?;
         ingest = next;
         drop(permits);
+        unchecked += ingest.figures.new_bytes - before;
+        if unchecked > room {
+            (unchecked, room) = (0, room_for(ctx, 1).await?);
+        }
         if ended {
             break;
-        }
-        unchecked += ingest.figures.new_bytes - before;
-        if unchecked >= SPACE_CHECK {
-            unchecked = 0;
-            check_room(ctx, 1).await?;
         }
         if flushed_at.elapsed() >= FLUSH_INTERVAL {
             ctx.store.flush().await.map_err(PublishError::from)?;

@@ -1,0 +1,12 @@
+//! Whole programs on loopback: `bibd` and `bib` as people run them, each node with folders and a port of its own.
+//!
+//! What can be shown by a machine in virtual time is tested there; here stands what needs processes, files and sockets.
+//! Conditions that another process brings about are looked at until they hold, with a bound that fails the test.
+
+mod content;
+mod hostile;
+mod kills;
+mod lifecycle;
+mod limits;
+mod versions;
+mod world;
