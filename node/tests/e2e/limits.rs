@@ -17,13 +17,16 @@ fn publication_beyond_the_quota_is_refused_and_what_was_there_stays() -> Result<
     let ran = one.home.run(["publish", "large.bin", "t/large"])?;
     refused(&ran, 1)?;
     ensure(one.home.run(["dataset", "show", "t/large"])?.code == Some(3), || "a dataset was made".to_owned())?;
+    let small = write(&one.home, "small", "there is room for this")?;
+    publish(&one.home, &small, "t/small")?;
+
     // Also when nobody knows before how much will come.
     let large = std::fs::read(one.home.work("large.bin")).during("read")?;
     refused(&one.home.run_with_stdin(["publish", "-", "t/large"], &large)?, 1)?;
-
+    let stored = one.home.figure("stored_bytes")?;
+    ensure(stored <= 6 << 20, || format!("{stored} bytes are stored where 4 MiB are allowed"))?;
     same::file(&kept, &get(&one.home, "t/kept", "out")?)?;
-    let small = write(&one.home, "small", "there is room for this")?;
-    publish(&one.home, &small, "t/small").map(|_| ())
+    same::file(&small, &get(&one.home, "t/small", "small-out")?)
 }
 
 /// A small file system below a folder; unmounted in the end.
