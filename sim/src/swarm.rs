@@ -29,7 +29,7 @@ use bib_core::model::manifest::reader::{Cursor, root};
 use bib_core::model::manifest::{EntryKind, ManifestKind};
 use bib_core::port::{ChunkStore, StoreError};
 use bib_core::time::Instant;
-use bib_core::wire::message::{ChunkData, DataRequest, DataResponse, Envelope};
+use bib_core::wire::message::{ChunkData, DataRequest, DataResponse, Envelope, Refusal, RefusalCode};
 
 use crate::memory::MemoryChunkStore;
 use crate::net::{Link, Net};
@@ -152,10 +152,12 @@ pub enum Nature {
     Silent,
     /// With answers to requests that were never made.
     Inventing,
+    /// With any frame to any request.
+    Raving,
 }
 
 /// All ways to lie or to be useless.
-pub const BAD_NATURES: [Nature; 11] = [
+pub const BAD_NATURES: [Nature; 12] = [
     Nature::WrongBytes,
     Nature::WrongChunk,
     Nature::WrongLength,
@@ -167,6 +169,7 @@ pub const BAD_NATURES: [Nature; 11] = [
     Nature::EndingAtOnce,
     Nature::Silent,
     Nature::Inventing,
+    Nature::Raving,
 ];
 
 /// What travels, with the number of the stream on which it does: each fetch has streams of its own.
@@ -235,6 +238,10 @@ pub struct Swarm {
     refused: BTreeMap<usize, u32>,
     peak_bytes: usize,
     steps: u64,
+}
+
+fn refusal(code: RefusalCode) -> DataResponse {
+    DataResponse::Refused(Refusal { code, message: "no".to_owned() })
 }
 
 /// The id of a node by its number.
@@ -726,6 +733,24 @@ impl Swarm {
             (Nature::Inventing, body) => {
                 let invented = Envelope { req: req + 1_000_000, body: DataResponse::Chunk(other(rng)) };
                 vec![Envelope { req, body }, invented]
+            }
+            (Nature::Raving, body) => {
+                let any_req = if rng.chance(1, 3) { rng.below(req + 2) } else { req };
+                let data = match &body {
+                    DataResponse::Chunk(data) if rng.chance(1, 2) => data.clone(),
+                    _ => other(rng),
+                };
+                let body = match rng.below(8) {
+                    0 => DataResponse::End,
+                    1 => DataResponse::Missing(data.id),
+                    2 => DataResponse::Have { complete: rng.chance(1, 2), bitmap: noise(rng, 20) },
+                    3 if rng.chance(1, 20) => refusal(RefusalCode::Busy),
+                    4 if rng.chance(1, 20) => refusal(RefusalCode::NotFound),
+                    5 => DataResponse::Chunk(data),
+                    _ => body,
+                };
+                let n = 1 + rng.below(3) as usize;
+                vec![Envelope { req: any_req, body }; n]
             }
             (_, body) => vec![Envelope { req, body }],
         }

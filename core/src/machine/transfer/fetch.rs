@@ -18,8 +18,9 @@
 //! `Flush`; what is in view is bounded by [`FetchConfig`], however large the version is. A version whose chunks are
 //! all here costs one lookup for every 256 of them.
 //!
-//! A service that reads the stream of a provider hands in one frame after the other; when it holds back (because the
-//! store is slow), the provider's credit runs out and it sends no more.
+//! The service opens one stream to a provider when the first request for it comes out, and hands in what it reads there
+//! frame by frame; while it holds back (because the store is slow), the provider's credit runs out and it sends no more.
+//! It closes the streams when the fetch has ended, and that of a provider that was barred at once.
 //!
 //! Deliberately absent: hashing, decoding, which nodes are providers, and bans beyond this fetch.
 
@@ -38,6 +39,9 @@ use crate::id::{ChunkId, ManifestId, NodeId, VersionId};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::message::{ChunkData, DataRequest, DataResponse, Envelope, RefusalCode};
+
+/// Ids that are worth a lookup of their own, and missing chunks that are enough until then.
+const LOOKUP_BATCH: usize = limits::MAX_LOOKUP_IDS / 4;
 
 /// A chunk of the window.
 #[derive(Debug, Clone, Copy)]
@@ -142,12 +146,13 @@ impl Fetch {
     /// [`MAX_FETCH_PROVIDERS`](limits::MAX_FETCH_PROVIDERS) others are not taken.
     pub fn handle_provider_added(&mut self, now: Instant, node: NodeId, bad_chunks: u32) {
         if let Some(slot) = self.slot_of(&node) {
-            let provider = &mut self.providers[slot];
-            if matches!(provider.state, State::Gone | State::Resting(_)) {
-                provider.state = State::Reserve;
-                provider.rest = limits::FETCH_RETRY;
-                provider.misses = 0;
+            if self.providers[slot].state == State::Gone {
+                self.providers[slot].state = State::Reserve;
                 self.picker.forget_lacks(slot);
+                // Who comes and goes without ever giving anything comes back more slowly each time.
+                if self.providers[slot].losses > 1 {
+                    self.rest(now, slot);
+                }
             }
         } else if self.providers.len() < limits::MAX_FETCH_PROVIDERS {
             self.providers.push(Provider::new(node, bad_chunks));
@@ -374,6 +379,7 @@ impl Fetch {
         provider.misses = 0;
         provider.broken_promises = 0;
         provider.silences = 0;
+        provider.losses = 0;
         provider.rest = limits::FETCH_RETRY;
         provider.retry = limits::FETCH_RETRY;
         // One that was slow is used again as soon as it shows itself.
@@ -486,6 +492,7 @@ impl Fetch {
     /// Takes back all that was asked of a provider.
     fn part_with(&mut self, slot: usize, state: State) {
         self.providers[slot].state = state;
+        self.providers[slot].losses += 1;
         self.providers[slot].have_due = None;
         self.providers[slot].lacks_due = None;
         self.picker.set_active(slot, false);
@@ -692,7 +699,9 @@ impl Fetch {
     }
 
     fn look_up(&mut self) {
-        if self.looked_up.is_some() || self.to_look_up.is_empty() {
+        // While there is enough to ask for, questions to the store wait until they are worth a trip.
+        let can_wait = self.picker.n_free() >= LOOKUP_BATCH && self.to_look_up.len() < LOOKUP_BATCH;
+        if self.looked_up.is_some() || self.to_look_up.is_empty() || can_wait {
             return;
         }
         let n = self.to_look_up.len().min(limits::MAX_LOOKUP_IDS);

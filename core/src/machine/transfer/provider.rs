@@ -97,6 +97,8 @@ pub(super) struct Provider {
     pub(super) broken_promises: u32,
     /// Times in a row that it did not answer at all.
     pub(super) silences: u32,
+    /// Times in a row that it went away or refused.
+    pub(super) losses: u32,
     /// The next rest.
     pub(super) rest: Duration,
     /// When it may be asked again what it holds.
@@ -131,6 +133,7 @@ impl Provider {
             misses: 0,
             broken_promises: 0,
             silences: 0,
+            losses: 0,
             rest: limits::FETCH_RETRY,
             have_due: None,
             lacks_due: None,

@@ -809,4 +809,96 @@ mod tests {
         assert_eq!((frames.len(), code(&frames[0].1)), (1, RefusalCode::Internal));
         assert_eq!(serve.bytes_in_flight(), FRAME_COST);
     }
+
+    #[test]
+    fn any_sequence_of_inputs_keeps_the_bounds_and_every_request_gets_its_end() {
+        let mut state = 7u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let chunks: Vec<Chunk> = (0..6).map(|n| chunk(n, 30_000 * (n as usize + 1))).collect();
+        for _ in 0..30 {
+            let bytes_in_flight = 1 << (14 + below(9));
+            let config = ServeConfig { bytes_in_flight, requests_per_second: 2_000, ..ServeConfig::default() };
+            let mut serve = Serve::new(T0, config);
+            let (mut questions, mut store, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut asked, mut ended) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+            let take = |list: &mut Vec<usize>, pick: u64| {
+                (!list.is_empty()).then(|| list.swap_remove(pick as usize % list.len()))
+            };
+            for step in 0..4_000u64 {
+                let now = Instant(step * 1_000);
+                let is_over = step > 1_500;
+                match if is_over { 3 + below(3) } else { below(6) } {
+                    0 | 1 if serve.is_accepting() => {
+                        let version = VersionId::from_bytes([below(3) as u8; 32]);
+                        let n_ids = below(limits::MAX_PAGES_PER_REQUEST as u64 + 1);
+                        let ids: Vec<ChunkId> = (0..n_ids)
+                            .map(|_| match below(8) as usize {
+                                n @ 0..6 => chunks[n].id(),
+                                _ => MANIFEST.into(),
+                            })
+                            .collect();
+                        let body = match below(3) {
+                            0 => DataRequest::Have { version },
+                            1 => DataRequest::GetManifest { version, pages: ids },
+                            _ => DataRequest::GetChunks { version, ids },
+                        };
+                        asked.insert(step);
+                        serve.handle_request(now, Envelope { req: step, body });
+                    }
+                    2 => {
+                        let req = below(step + 1);
+                        serve.handle_request(now, Envelope { req: step, body: DataRequest::Cancel { req } });
+                    }
+                    3 => {
+                        if let Some(token) = take(&mut questions, below(99)) {
+                            let allowed = Access::Allowed { manifest: MANIFEST, complete: below(2) == 0 };
+                            let access = [allowed, allowed, Access::Denied, Access::NotFound][below(4) as usize];
+                            serve.handle_authorised(now, token as u64, access);
+                        }
+                    }
+                    4 => {
+                        if !store.is_empty() {
+                            match store.swap_remove(below(99) as usize % store.len()) {
+                                StoreRequest::LoadChunk { token, id } => {
+                                    let found = chunks.iter().find(|chunk| chunk.id() == id).cloned();
+                                    let loaded = if below(30) == 0 { Err(StoreFailed) } else { Ok(found) };
+                                    serve.handle_loaded(now, token, loaded);
+                                }
+                                StoreRequest::LookupHave { token, .. } => {
+                                    serve.handle_have(now, token, Ok(Have::Some(vec![1])));
+                                }
+                            }
+                        }
+                    }
+                    _ => {
+                        if let Some(cost) = take(&mut unsent, below(99)) {
+                            serve.handle_sent(now, cost);
+                        }
+                    }
+                }
+                while let Some(event) = serve.poll_event() {
+                    let Event::Authorise { token, .. } = event else { panic!("{event:?}") };
+                    questions.push(token as usize);
+                }
+                store.extend(std::iter::from_fn(|| serve.poll_store()));
+                while let Some(transmit) = serve.poll_transmit() {
+                    unsent.push(transmit.cost);
+                    let req = transmit.message.req;
+                    assert!(asked.contains(&req) && !ended.contains(&req), "{req} was answered after its end");
+                    if matches!(transmit.message.body, DataResponse::End | DataResponse::Refused(_)) {
+                        ended.insert(req);
+                    }
+                }
+                let small_frames = FRAME_COST * (unsent.len() + 2);
+                let bound = config.bytes_in_flight.max(limits::MAX_CHUNK_LEN) + small_frames;
+                assert!(serve.bytes_in_flight() <= bound, "{} of {bound}", serve.bytes_in_flight());
+            }
+            assert!(questions.is_empty() && store.is_empty() && unsent.is_empty());
+            assert_eq!(asked, ended);
+            assert_eq!(serve.bytes_in_flight(), 0);
+        }
+    }
 }
