@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bib_core::api::request::{ContextFor, Paging};
-use bib_core::catalog::{content, list, log, record, resolve};
+use bib_core::catalog::resolve::{self, ResolveError};
+use bib_core::catalog::{content, list, log, record};
 use bib_core::command::{Applied, Command, OpOutcome, Origin, Refused};
 use bib_core::id::{ContentId, DatasetId, ManifestId, OpId, TopicId, VersionId};
 use bib_core::limits;
@@ -186,6 +187,55 @@ fn what_is_published_can_be_named_and_listed() {
     let versions = list::versions(&*read, &"weather/temps".parse().unwrap(), ALL).unwrap();
     let order: Vec<OpId> = versions.items.iter().map(|item| item.version.id.into()).collect();
     assert_eq!((versions.total, order), (3, vec![pre.id(), second.id(), first.id()]));
+}
+
+#[test]
+fn what_is_not_there_or_means_several_things_is_told_with_what_helps() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let mut elsewhere = story.fork();
+    let describe = |text: &str| FieldChanges { description: Some(text.to_owned()), ..FieldChanges::default() };
+    let others: Vec<Operation> = (0..3)
+        .map(|i| {
+            elsewhere.make(1, topic, Body::CreateDataset { name: name("temps"), fields: describe(&i.to_string()) })
+        })
+        .collect();
+    others.iter().for_each(|op| assert_eq!(story.hear(op), OpOutcome::New));
+    let dataset_error =
+        |story: &Story, text: &str| resolve::dataset(&*story.0.read(), &text.parse().unwrap()).unwrap_err();
+    let version_error =
+        |story: &Story, text: &str| resolve::version(&*story.0.read(), &text.parse().unwrap()).unwrap_err();
+    assert_eq!(dataset_error(&story, "wether/x").to_string(), "there is no topic `wether`");
+    assert_eq!(dataset_error(&story, "weather/daily/x").to_string(), "there is no topic `weather/daily`");
+    assert_eq!(dataset_error(&story, "weather/x").to_string(), "there is no dataset `x` in `weather`");
+    let ResolveError::Ambiguous { text, candidates } = dataset_error(&story, "weather/temps~d") else { panic!() };
+    assert_eq!((text.as_str(), candidates.len()), ("temps~d", 4));
+    for candidate in &candidates {
+        let meant = format!("weather/{candidate}").parse().unwrap();
+        assert!(resolve::dataset(&*story.0.read(), &meant).is_ok(), "a candidate means one thing");
+    }
+    assert_eq!(version_error(&story, "weather/temps").to_string(), "`weather/temps` has no version yet");
+    story.act(1, topic, publish(dataset, "1.0.0"));
+    let error = version_error(&story, "weather/temps@2");
+    assert!(error.is_not_found());
+    assert!(matches!(error, ResolveError::NoVersion { latest: Some(latest), .. } if latest.to_string() == "1.0.0"));
+    assert!(story.0.context(ContextFor::Content(TopicId::from_bytes([9; 32]))).is_err());
+}
+
+#[test]
+fn log_of_a_topic_is_listed_newest_first_by_pages() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    for i in 0..4 {
+        story.act(1, topic, publish(dataset, &format!("1.0.{i}")));
+        story.act(1, topic, grant(topic, 2 + i, Role::Reader));
+    }
+    let mut expected: Vec<&Operation> = story.0.ops.values().collect();
+    expected.sort_by_key(|op| std::cmp::Reverse(op.position()));
+    let expected: Vec<OpId> = expected.into_iter().map(Operation::id).collect();
+    let pages = [0, 4, 8, 12].map(|offset| list::ops(&*story.0.read(), &topic, Paging { limit: 4, offset }).unwrap());
+    assert!(pages.iter().all(|page| page.total == 10));
+    assert_eq!(pages.into_iter().flat_map(|page| page.items).collect::<Vec<_>>(), expected);
 }
 
 #[test]

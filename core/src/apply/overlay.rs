@@ -117,3 +117,94 @@ impl CatalogTxn for Overlay<'_> {
         self.set(table, key, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One table in memory.
+    #[derive(Default)]
+    struct Plain(BTreeMap<Vec<u8>, Vec<u8>>);
+
+    impl CatalogRead for Plain {
+        fn get(&self, _: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(&self, _: Table, range: KeyRange<'_>, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+            if is_empty(range) {
+                return Ok(());
+            }
+            let mut found: Vec<_> = self.0.range::<[u8], _>(range).collect();
+            if order == Order::Descending {
+                found.reverse();
+            }
+            let _ = found.into_iter().try_for_each(|(key, value)| visit(key, value));
+            Ok(())
+        }
+
+        fn len(&self, _: Table) -> Result<u64, StoreError> {
+            Ok(self.0.len() as u64)
+        }
+    }
+
+    impl CatalogTxn for Plain {
+        fn put(&mut self, _: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+            self.0.insert(key.to_vec(), value.to_vec());
+            Ok(())
+        }
+
+        fn remove(&mut self, _: Table, key: &[u8]) -> Result<(), StoreError> {
+            self.0.remove(key);
+            Ok(())
+        }
+    }
+
+    fn seen(read: &dyn CatalogRead, range: KeyRange<'_>, order: Order, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        read.scan(Table::Meta, range, order, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .unwrap();
+        found
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn changes_look_as_if_they_were_below_and_are_after_the_commit(
+            before in proptest::collection::vec(0_u8..24, 0..12),
+            changes in proptest::collection::vec((0_u8..24, proptest::option::of(0_u8..9)), 0..16),
+            (low, high, limit) in (0_u8..26, 0_u8..26, 1_usize..8),
+        ) {
+            let (mut below, mut expected) = (Plain::default(), Plain::default());
+            for key in before {
+                below.put(Table::Meta, &[key], b"old").unwrap();
+                expected.put(Table::Meta, &[key], b"old").unwrap();
+            }
+            let mut overlay = Overlay::new(&mut below);
+            for (key, value) in changes {
+                for txn in [&mut overlay as &mut dyn CatalogTxn, &mut expected] {
+                    match value {
+                        Some(value) => txn.put(Table::Meta, &[key], &[value]).unwrap(),
+                        None => txn.remove(Table::Meta, &[key]).unwrap(),
+                    }
+                }
+            }
+            let (low, high) = ([low], [high]);
+            for range in [
+                (Bound::Included(low.as_slice()), Bound::Excluded(high.as_slice())),
+                (Bound::Excluded(low.as_slice()), Bound::Included(high.as_slice())),
+                (Bound::Unbounded, Bound::Unbounded),
+            ] {
+                for order in [Order::Ascending, Order::Descending] {
+                    assert_eq!(seen(&overlay, range, order, limit), seen(&expected, range, order, limit));
+                }
+            }
+            assert_eq!(overlay.get(Table::Meta, &low).unwrap(), expected.get(Table::Meta, &low).unwrap());
+            assert_eq!(overlay.len(Table::Meta).unwrap(), expected.len(Table::Meta).unwrap());
+            overlay.commit().unwrap();
+            assert_eq!(below.0, expected.0);
+        }
+    }
+}

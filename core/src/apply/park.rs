@@ -4,9 +4,11 @@
 //! that the work for an operation is bounded by what it names however its parents arrive. What is here never goes
 //! away, so that everything below the watched id is here.
 
+use std::ops::Bound;
+
 use super::Work;
 use super::store::put;
-use crate::catalog::record::{Parked, ParkedFigures, UNKNOWN_TOPICS, corrupt, keys_after};
+use crate::catalog::record::{Parked, ParkedFigures, UNKNOWN_TOPICS, corrupt, first_keys, keys_after};
 use crate::catalog::{keys, log, record};
 use crate::command::{OpOutcome, Refused};
 use crate::id::{OpId, TopicId};
@@ -131,8 +133,8 @@ impl Work<'_> {
     /// Looks at what waited for a time that has come.
     pub(super) fn release_due(&mut self) -> Result<(), StoreError> {
         let end = keys::parked_after(self.now.saturating_add(limits::CLOCK_SKEW));
-        let due = keys_after(&*self.txn, Table::Parked, b"t", None, limits::MAX_DUE_PER_COMMAND)?;
-        for key in due.into_iter().filter(|key| *key < end) {
+        let range = (Bound::Included(b"t".as_slice()), Bound::Excluded(end.as_slice()));
+        for key in first_keys(&*self.txn, Table::Parked, range, limits::MAX_DUE_PER_COMMAND)? {
             self.look_at(&key, None)?;
         }
         self.release_waiting()
@@ -168,9 +170,9 @@ impl Work<'_> {
 
     /// Forgets what waited too long.
     pub(super) fn expire_parked(&mut self) -> Result<(), StoreError> {
-        let end = self.now.saturating_sub(limits::PARKED_FOR);
-        let old = keys_after(&*self.txn, Table::Parked, b"e", None, limits::MAX_EXPIRED_PER_COMMAND)?;
-        for key in old.into_iter().filter(|key| *key < keys::parked_since(end, &OpId::from_bytes([0; 32]))) {
+        let end = keys::parked_since(self.now.saturating_sub(limits::PARKED_FOR), &OpId::from_bytes([0; 32]));
+        let range = (Bound::Included(b"e".as_slice()), Bound::Excluded(end.as_slice()));
+        for key in first_keys(&*self.txn, Table::Parked, range, limits::MAX_EXPIRED_PER_COMMAND)? {
             self.forget_parked(&key)?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::id::{DatasetId, ManifestId, TopicId, VersionId};
 use crate::limits;
 use crate::model::{Dataset, Topic, Version};
 use crate::op::Role;
-use crate::port::{CatalogRead, Order, StoreError, Table};
+use crate::port::{CatalogRead, KeyRange, Order, StoreError, Table};
 use crate::time::Timestamp;
 
 impl Versioned for Topic {
@@ -193,9 +193,22 @@ pub fn keys_after(
     let end = keys::after_prefix(prefix);
     let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     let lower = after.map_or(Bound::Included(prefix), Bound::Excluded);
+    first_keys(read, table, (lower, upper), limit)
+}
+
+/// The first `limit` keys of a range.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub fn first_keys(
+    read: &dyn CatalogRead,
+    table: Table,
+    range: KeyRange<'_>,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut found = Vec::new();
     if limit > 0 {
-        read.scan(table, (lower, upper), Order::Ascending, &mut |key, _| {
+        read.scan(table, range, Order::Ascending, &mut |key, _| {
             found.push(key.to_vec());
             if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
