@@ -10,3 +10,4 @@ pub mod reference;
 pub mod rng;
 pub mod suite;
 pub mod swarm;
+pub mod world;
