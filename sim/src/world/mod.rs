@@ -158,6 +158,9 @@ struct World {
 /// for each hop, and time for the content.
 const SETTLE: Duration = Duration::from_secs(3_600);
 
+/// A machine that wants to be woken again so often at the same moment would keep a real node's processor busy.
+const MAX_TURNS: u32 = 1_000;
+
 impl World {
     fn new(config: WorldConfig) -> Self {
         let mut rng = Rng::new(config.seed);
@@ -214,15 +217,21 @@ impl World {
     }
 
     fn run_until(&mut self, end: Instant) -> Result<(), String> {
+        let mut n_turns = 0;
         loop {
-            let timers = self.nodes.iter().filter_map(SimNode::next_at);
+            let timers = self.nodes.iter().filter_map(SimNode::next_at).map(|(at, _)| at);
             let Some(at) = timers.chain(self.wires.next_at()).min().filter(|at| *at <= end) else { break };
+            n_turns = if at > self.now { 0 } else { n_turns + 1 };
+            if n_turns > MAX_TURNS {
+                let timers: Vec<_> = self.nodes.iter().map(SimNode::next_at).collect();
+                return Err(format!("at {} ms time stands still: {timers:?}", self.now.0 / 1_000));
+            }
             self.now = self.now.max(at);
             while let Some(happening) = self.wires.due(self.now) {
                 self.happen(happening);
             }
             for node in &mut self.nodes {
-                if node.next_at().is_some_and(|at| at <= self.now) {
+                if node.next_at().is_some_and(|(at, _)| at <= self.now) {
                     node.handle_timeout(self.now, &mut self.wires, &mut self.notes);
                 }
             }

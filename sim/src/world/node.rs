@@ -186,14 +186,15 @@ impl SimNode {
         turn.drain();
     }
 
-    pub(super) fn next_at(&self) -> Option<Instant> {
+    /// When a machine wants to be woken, and why.
+    pub(super) fn next_at(&self) -> Option<(Instant, &'static str)> {
         let running = self.running.as_ref()?;
         let peers = running.peers.values().filter_map(|peer| peer.initiator.poll_timeout());
         let serving = running.serving.values().filter_map(Serve::poll_timeout);
         let fetch = running.fetching.as_ref().and_then(|fetching| fetching.fetch.poll_timeout());
         let look = running.fetching.is_none().then_some((running.look_at, "content that is missing"));
         let timers = peers.chain(serving).chain(running.discovery.poll_timeout()).chain(fetch).chain(look);
-        timers.map(|(at, _)| at).min()
+        timers.min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, wires: &mut Wires, notes: &mut Notes) {
