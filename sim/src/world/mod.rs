@@ -38,6 +38,8 @@ pub struct WorldConfig {
     pub n_actions: usize,
     /// Gossip messages of a thousand that a link loses.
     pub gossip_lost_per_mille: u32,
+    /// How long nodes run before users begin.
+    pub warm_up: Duration,
     /// How long users are at work.
     pub busy: Duration,
     /// Groups cut off in that time.
@@ -55,6 +57,7 @@ impl WorldConfig {
             n_nodes: 3 + rng.below(5) as usize,
             n_actions: 20 + rng.below(60) as usize,
             gossip_lost_per_mille: [0, 30, 100, 400, 1_000][rng.below(5) as usize],
+            warm_up: Duration::from_millis(rng.below(20_000)),
             busy: Duration::from_secs(30 + rng.below(200)),
             n_cuts: rng.below(4) as usize,
             n_crashes: rng.below(5) as usize,
@@ -63,8 +66,8 @@ impl WorldConfig {
 
     /// A world in which nothing goes wrong.
     pub const fn calm(seed: u64, n_nodes: usize, n_actions: usize) -> Self {
-        let busy = Duration::from_secs(60);
-        Self { seed, n_nodes, n_actions, gossip_lost_per_mille: 0, busy, n_cuts: 0, n_crashes: 0 }
+        let (warm_up, busy) = (Duration::from_secs(15), Duration::from_secs(60));
+        Self { seed, n_nodes, n_actions, gossip_lost_per_mille: 0, warm_up, busy, n_cuts: 0, n_crashes: 0 }
     }
 }
 
@@ -184,16 +187,16 @@ impl World {
         let nodes = nodes.collect();
         let busy = config.busy.as_micros() as u64;
         for n in 0..config.n_actions {
-            let at = Instant(2_000_000 + rng.below(busy));
+            let at = Instant(1_000_000 + rng.below(busy)) + config.warm_up;
             wires.later(at, Happening::Action(n));
         }
         for _ in 0..config.n_cuts {
-            let at = Instant(5_000_000 + rng.below(busy));
+            let at = Instant(2_000_000 + rng.below(busy)) + config.warm_up;
             let group = (0..config.n_nodes).filter(|_| rng.chance(1, 2)).collect();
             wires.later(at, Happening::Cut(group));
         }
         for _ in 0..config.n_crashes {
-            let at = Instant(5_000_000 + rng.below(busy));
+            let at = Instant(2_000_000 + rng.below(busy)) + config.warm_up;
             wires.later(at, Happening::Crash(rng.below(config.n_nodes as u64) as usize));
         }
         for node in 0..config.n_nodes {
@@ -204,7 +207,7 @@ impl World {
 
     fn run(&mut self) -> Result<Report, String> {
         // Faults are over at the latest then: each cut heals and each crashed node starts again within a minute.
-        let calm = Instant(7_000_000) + self.config.busy + Duration::from_secs(60);
+        let calm = Instant(7_000_000) + self.config.warm_up + self.config.busy + Duration::from_secs(60);
         self.run_until(calm)?;
         let deadline = calm + SETTLE;
         while !self.is_settled() {
