@@ -690,3 +690,30 @@ fn provider_that_comes_and_goes_comes_back_more_slowly_each_time() {
     swarm.set_open(SOURCE, true);
     done(swarm.run(node));
 }
+
+/// Virtual time that a fetch from these providers takes, one of them changed.
+fn time_of(n_providers: usize, change: impl Fn(&mut Swarm, usize)) -> (Duration, FetchStats) {
+    let (mut swarm, version, node) = full_world(3, n_providers, jittery(), 600_000);
+    change(&mut swarm, node);
+    let begun = swarm.now;
+    begin(&mut swarm, &version, node, 0..n_providers);
+    let stats = done(swarm.run(node));
+    swarm.assert_identical(node, &version);
+    (swarm.now.saturating_duration_since(begun), stats)
+}
+
+#[test]
+fn provider_that_never_answers_costs_a_second() {
+    let (alone, _) = time_of(1, |_, _| {});
+    let (with_silent, _) = time_of(2, |swarm, _| swarm.set_nature(0, Nature::Silent));
+    assert!(with_silent < alone + Duration::from_millis(1_100), "{with_silent:?}, {alone:?} without it");
+}
+
+#[test]
+fn idle_provider_takes_over_what_a_slow_one_would_be_last_with() {
+    let slow = Link { bytes_per_second: Some(300), ..jittery() };
+    let (alone, _) = time_of(1, |_, _| {});
+    let (with_slow, stats) = time_of(2, |swarm, node| swarm.net.set_link(1, node, slow));
+    assert!(with_slow < alone * 2, "{with_slow:?}, {alone:?} without it");
+    assert!(stats.providers[1].1.chunks < 10 && stats.wasted_bytes < 20_000, "{stats:?}");
+}
