@@ -94,11 +94,13 @@ pub const MAX_RANGES_PER_MESSAGE: usize = 256;
 /// Operation ids listed in one reconciliation message, over all its ranges: 70 KiB.
 pub const MAX_RANGE_IDS: usize = 2_048;
 /// Pieces into which a whole log is cut for the first comparison.
-pub const SYNC_FIRST_SPLIT: usize = 96;
-/// Most pieces into which a range that differs is cut for the next comparison.
+pub const SYNC_FIRST_SPLIT: usize = 64;
+/// Most pieces into which the asking side cuts a range that differs.
 pub const SYNC_SPLIT: usize = 16;
+/// Pieces into which the answering side cuts a range that differs; fewer, since the asking side cuts them again.
+pub const SYNC_ANSWER_SPLIT: usize = 8;
 /// A range of so few operations is listed instead of cut.
-pub const SYNC_LEAF: u64 = 12;
+pub const SYNC_LEAF: u64 = 8;
 /// Ranges of one log that wait for their comparison; the last ones are joined when there are more.
 pub const SYNC_MAX_PENDING: usize = 1_024;
 /// Topics that one peer is reconciled about at the same time.

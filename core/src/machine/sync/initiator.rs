@@ -783,11 +783,19 @@ fn is_here(read: &dyn CatalogRead, topic: &TopicId, id: &OpId) -> Result<bool, S
     Ok(log::contains(read, id)? || read.get(Table::Parked, &keys::parked(topic, id))?.is_some())
 }
 
+/// Operations that are not cut any more: a fingerprint takes almost as many bytes as the id of one.
+const FEW: u64 = 3;
+
+/// Into how many pieces a range of so many operations is best cut, when the one piece that differs is listed then.
+const fn pieces_of(count: u64) -> usize {
+    (count * 3 / 2).isqrt() as usize
+}
+
 /// How to resolve a range that differs and of which the peer holds something. Where one side holds less than half of
 /// what the other does, a comparison of pieces finds nothing equal.
 const fn how_to_resolve(own: u64, theirs: u64) -> How {
     let (less, more) = if own < theirs { (own, theirs) } else { (theirs, own) };
-    if theirs <= limits::SYNC_LEAF || less * 2 <= more { How::List } else { How::Compare }
+    if more <= FEW || less * 2 <= more { How::List } else { How::Compare }
 }
 
 /// The next page of what the peer has nothing of, if that comes next.
@@ -846,10 +854,11 @@ fn question(sync: &LogSync, read: &dyn CatalogRead) -> Result<Vec<Range>, StoreE
     let to_cut = asked.iter().filter(|(open, count)| open.how == How::Compare && *count > 0).count();
     let is_first = sync.open.len() == 1 && sync.open.front().is_some_and(|open| open.span == (None, None));
     let most = if is_first { limits::SYNC_FIRST_SPLIT } else { limits::SYNC_SPLIT };
-    let pieces = (limits::MAX_RANGES_PER_MESSAGE / 2 / to_cut.max(1)).clamp(2, most);
+    let most = (limits::MAX_RANGES_PER_MESSAGE / 2 / to_cut.max(1)).clamp(2, most);
     let mut ranges = Ranges::default();
     let mut lower = None;
     for (Open { span, how }, count) in asked {
+        let pieces = pieces_of(count).clamp(2, most);
         if ranges.room() < pieces + 1 {
             break;
         }
@@ -857,7 +866,7 @@ fn question(sync: &LogSync, read: &dyn CatalogRead) -> Result<Vec<Range>, StoreE
             ranges.skip(span.0);
         }
         match how {
-            How::Compare if count > limits::SYNC_LEAF => {
+            How::Compare if count > FEW => {
                 sync.log.cut(read, span, count, pieces)?.into_iter().for_each(|piece| ranges.push(piece));
             }
             How::Compare if count > 0 => ranges.push(fingerprint(span.1, &sync.log.figures(read, span)?)),

@@ -160,7 +160,7 @@ pub(super) fn reconcile(read: &dyn CatalogRead, log: Log, ranges: &[Range]) -> R
     let to_cut = compared.iter().filter(|(_, range, figures)| is_to_cut(range, figures)).count();
     // Each one that is not cut, and each gap, takes a range.
     let others = (compared.len() - to_cut).min(limits::MAX_RANGES_PER_MESSAGE / 2) + 1;
-    let pieces = ((limits::MAX_RANGES_PER_MESSAGE - others) / to_cut.max(1)).clamp(2, limits::SYNC_SPLIT);
+    let pieces = ((limits::MAX_RANGES_PER_MESSAGE - others) / to_cut.max(1)).clamp(2, limits::SYNC_ANSWER_SPLIT);
     let mut answer = Ranges::default();
     for (span, range, figures) in compared {
         if answer.room() < pieces {
