@@ -76,6 +76,8 @@ fn large() -> &'static (Operation, Vec<Operation>, Vec<Operation>) {
 struct Node {
     catalog: MemoryCatalog,
     parked: BTreeMap<OpId, Operation>,
+    /// Operations that had to wait.
+    n_parked: usize,
 }
 
 impl Node {
@@ -100,6 +102,7 @@ impl Node {
         drop(read);
         if !missing.is_empty() {
             self.parked.insert(op.id(), op.clone());
+            self.n_parked += 1;
             return OpOutcome::Parked { missing };
         }
         self.add([op]);
@@ -453,6 +456,67 @@ fn peer_that_takes_no_pushes_still_answers() {
         _ => response,
     });
     assert_eq!(cost.done(), [(topic, 30, 0)]);
+}
+
+#[test]
+fn access_operations_come_before_the_content_that_follows_them() {
+    // The access logs are compared in two rounds, while the content is listed in the first.
+    let mut access = vec![create("weather", None)];
+    let topic = access[0].topic();
+    while access.len() < 200 {
+        let last = access.last().unwrap();
+        access.push(op(Some(topic), &[last], Body::SetVisibility { visibility: Visibility::Public }));
+    }
+    let content = update(topic, &[access.last().unwrap()], "content");
+    let there = Node::with(access.iter().chain([&content]));
+    let mut pair = Pair::new(Node::with(&access[..198]), there);
+    pair.want(topic, None);
+    assert_eq!(pair.run().done(), [(topic, 3, 0)]);
+    assert_eq!(pair.here.n_parked, 0);
+}
+
+#[test]
+fn answer_to_an_earlier_run_does_not_concern_the_next_one() {
+    let (mut pair, topic) = differing();
+    // Only the content log is missing here, so that its operations are asked for at once.
+    pair.here = Node::with([&create("weather", None)]);
+    pair.want(topic, None);
+    let mut held = None;
+    for _ in 0..2 {
+        for request in std::iter::from_fn(|| pair.initiator.poll_transmit()).collect::<Vec<_>>() {
+            let req = request.req;
+            let is_get = matches!(request.body, SyncRequest::GetOps { .. });
+            let response = Envelope { req, body: pair.answer(request) };
+            if is_get {
+                held = Some(response);
+                continue;
+            }
+            let read = pair.here.catalog.begin_read().unwrap();
+            pair.initiator.handle_response(pair.now, &*read, response).unwrap();
+        }
+    }
+    let held = held.unwrap();
+    let SyncResponse::Ops(ops) = &held.body else { panic!("{held:?}") };
+    assert!(!ops.is_empty());
+    // One of several requests for operations is refused: the run ends, and another one begins.
+    let refusal = Refusal { code: RefusalCode::Denied, message: String::new() };
+    let read = pair.here.catalog.begin_read().unwrap();
+    let others: Vec<u64> = (1..held.req).filter(|req| *req != held.req).collect();
+    for req in others {
+        let body = SyncResponse::Refused(refusal.clone());
+        pair.initiator.handle_response(pair.now, &*read, Envelope { req, body }).unwrap();
+    }
+    assert_eq!(
+        pair.initiator.poll_event(),
+        Some(SyncEvent::Failed { topic, failure: SyncFailure::Refused(RefusalCode::Denied) })
+    );
+    while pair.initiator.poll_transmit().is_some() {}
+    pair.initiator.handle_want(pair.now, &*read, topic, None).unwrap();
+    pair.initiator.handle_response(pair.now, &*read, held).unwrap();
+    drop(read);
+    let cost = pair.run();
+    assert_eq!(cost.done().len(), 1);
+    assert_eq!(pair.here.hash(topic), pair.there.hash(topic));
 }
 
 #[test]
