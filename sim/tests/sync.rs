@@ -469,9 +469,9 @@ fn access_operations_come_before_the_content_that_follows_them() {
     }
     let content = update(topic, &[access.last().unwrap()], "content");
     let there = Node::with(access.iter().chain([&content]));
-    let mut pair = Pair::new(Node::with(&access[..198]), there);
+    let mut pair = Pair::new(Node::with(&access[..190]), there);
     pair.want(topic, None);
-    assert_eq!(pair.run().done(), [(topic, 3, 0)]);
+    assert_eq!(pair.run().done(), [(topic, 11, 0)]);
     assert_eq!(pair.here.n_parked, 0);
 }
 
