@@ -90,7 +90,11 @@ impl Model {
         };
         let comes_before = |id: &OpId| self.ops[id].lamport < op.lamport;
         let past = self.known_to(op);
-        let knows_topic = matches!(op.body, Body::CreateTopic { .. }) || past.contains(&op.topic().into());
+        let above = match &op.body {
+            Body::CreateTopic { parent, .. } => *parent,
+            _ => Some(op.topic()),
+        };
+        let knows_topic = above.is_none_or(|topic| past.contains(&topic.into()));
         knows_topic
             && dataset.iter().all(|id| comes_before(id) && self.known_to(&self.ops[id]).is_subset(&past))
             && version.iter().all(|id| comes_before(&(*id).into()))
