@@ -334,6 +334,8 @@ pub const DEFAULT_PAGE: u32 = 50;
 pub const MAX_PAGE: u32 = 1_000;
 /// How long a stopping node waits for work under way.
 pub const DRAIN: Duration = Duration::from_secs(30);
+/// The part of [`DRAIN`] that is left for the store to do what waits for it.
+pub const STORE_STOP: Duration = Duration::from_secs(5);
 
 /// A segment file of the chunk store takes no more records when it is as long as this, in bytes.
 pub const SEGMENT_LEN: u64 = 64 << 20;

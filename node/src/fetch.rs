@@ -17,7 +17,7 @@ use bib_core::chunk::Chunk;
 use bib_core::command::Command;
 use bib_core::encode::{decode, encode};
 use bib_core::id::{ManifestId, NodeId, VersionId};
-use bib_core::limits::{FETCH_BYTES_IN_FLIGHT, SPACE_CHECK};
+use bib_core::limits::FETCH_BYTES_IN_FLIGHT;
 use bib_core::machine::transfer::StoreFailed;
 use bib_core::machine::transfer::fetch::Fetch;
 use bib_core::machine::transfer::outcome::{
@@ -217,7 +217,7 @@ enum Input {
     Page(u64, Result<Option<Vec<u8>>, StoreFailed>),
     Put(u64, Result<(), PutError>),
     Flushed(u64, Result<(), StoreFailed>),
-    Room(Result<(), Failure>),
+    Room(Result<u64, Failure>),
 }
 
 /// The stream to a provider.
@@ -243,8 +243,9 @@ struct Driver {
     n_streams: u64,
     /// Why it was ended from here.
     ended_by: Option<Failure>,
-    checked_at: u64,
-    checking: bool,
+    /// Look at the disk again when so many bytes were received.
+    look_at: u64,
+    looking: bool,
 }
 
 type Work = FuturesUnordered<LocalBoxFuture<'static, Input>>;
@@ -279,7 +280,7 @@ impl Driver {
                 }
             }
         };
-        publish::check_room(ctx, 1).await?;
+        let may_receive = publish::check_room(ctx, 1).await?;
         let config = FetchConfig { bytes_in_flight, order, ..FetchConfig::default() };
         let now = ctx.clock.now();
         let fetch = Fetch::new(now, running.version, running.manifest, running.wanted.clone(), config);
@@ -290,8 +291,8 @@ impl Driver {
             links: BTreeMap::new(),
             n_streams: 0,
             ended_by: None,
-            checked_at: 0,
-            checking: false,
+            look_at: may_receive,
+            looking: false,
         };
         let stats = driver.drive(inputs).await?;
         drop(permit);
@@ -369,9 +370,10 @@ impl Driver {
             Input::Put(token, put) => self.fetch.handle_put(now, token, put),
             Input::Flushed(token, flushed) => self.fetch.handle_flushed(now, token, flushed),
             Input::Room(room) => {
-                self.checking = false;
-                if let Err(failure) = room {
-                    self.end(failure);
+                self.looking = false;
+                match room {
+                    Ok(more) => self.look_at = self.fetch.progress().received_bytes + more,
+                    Err(failure) => self.end(failure),
                 }
             }
         }
@@ -440,13 +442,11 @@ impl Driver {
             state.progress = Some(shown);
             state.stalled = None;
         });
-        if progress.received_bytes >= self.checked_at + SPACE_CHECK && !self.checking {
-            self.checked_at = progress.received_bytes;
-            self.checking = true;
+        if progress.received_bytes >= self.look_at && !self.looking {
+            self.looking = true;
             let ctx = self.ctx.clone();
-            let left = progress.wanted_bytes.unwrap_or(1).saturating_sub(progress.here_bytes).min(SPACE_CHECK);
             work.push(
-                async move { Input::Room(publish::check_room(&ctx, left).await.map_err(Failure::from)) }.boxed_local(),
+                async move { Input::Room(publish::check_room(&ctx, 1).await.map_err(Failure::from)) }.boxed_local(),
             );
         }
     }

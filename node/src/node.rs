@@ -12,7 +12,7 @@ use async_executor::Task;
 use async_io::Timer;
 use bib_core::api::{ErrorCode, Event, Failure, Request, UploadPart};
 use bib_core::id::{NodeId, UserId};
-use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, MAX_WAITING_PARTS};
+use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, MAX_WAITING_PARTS, STORE_STOP};
 use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
 use futures::future::{Either, select};
@@ -355,7 +355,8 @@ impl Node {
                 self.ctx.session_ended.wait().await;
             }
         };
-        match select(pin!(within(DRAIN, drained)), pin!(self.ctx.halt.wait())).await {
+        // The rest of the time is for the store.
+        match select(pin!(within(DRAIN - STORE_STOP, drained)), pin!(self.ctx.halt.wait())).await {
             Either::Left((Some(()), _)) => {}
             Either::Left((None, _)) => {
                 log::warn!(sessions = self.ctx.n_sessions.get(); "work under way is given up");

@@ -86,7 +86,9 @@ pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option
     match result {
         Ok(()) => {}
         Err(SessionError::Refused(failure)) => {
-            log::warn!(code:% = failure.code, why = failure.message.as_str(), uid:? = uid; "a control session was refused");
+            // That the node stops is not the client's doing.
+            let level = if failure.code == ErrorCode::Cancelled { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, code:% = failure.code, why = failure.message.as_str(), uid:? = uid; "a control session was refused");
             let last = frames.send(Outgoing { frame: ServerFrame::Failed { id: 0, failure }, permit: None });
             // The client may be gone, or not read.
             let _ = within(CONTROL_STALL, last).await;
@@ -132,11 +134,15 @@ struct Session {
 
 impl Session {
     async fn serve(&mut self, input: &mut Input<'_>) -> Result<(), SessionError> {
-        match within(LOGIN, self.greet(input)).await {
-            Some(Ok(true)) => {}
-            Some(Ok(false)) => return Ok(()),
-            Some(Err(error)) => return Err(error),
-            None => return Err(refused(ErrorCode::Timeout, "the client did not say who it is in time")),
+        let shutdown = self.ctx.shutdown.clone();
+        match select(pin!(shutdown.wait()), pin!(within(LOGIN, self.greet(input)))).await {
+            Either::Left(_) => return Err(refused(ErrorCode::Cancelled, "the node is stopping")),
+            Either::Right((Some(Ok(true)), _)) => {}
+            Either::Right((Some(Ok(false)), _)) => return Ok(()),
+            Either::Right((Some(Err(error)), _)) => return Err(error),
+            Either::Right((None, _)) => {
+                return Err(refused(ErrorCode::Timeout, "the client did not say who it is in time"));
+            }
         }
         while let Some(frame) = self.next_frame(input).await? {
             self.handle(frame).await?;
@@ -281,10 +287,10 @@ impl Session {
                 drop(permit);
                 result
             };
-            let result = match select(pin!(call), pin!(cancelled.recv())).await {
-                Either::Left((result, _)) => result,
+            let result = match select(pin!(cancelled.recv()), pin!(call)).await {
                 // Cancelled: whoever did it has answered, or the session is over.
-                Either::Right(_) => return,
+                Either::Left(_) => return,
+                Either::Right((result, _)) => result,
             };
             if let Err(failure) = &result {
                 log::debug!(request:% = format_args!("{request_id:016x}"), code:% = failure.code, why = failure.message.as_str(); "a call failed");

@@ -82,6 +82,8 @@ struct Figures {
     new_bytes: u64,
     stored_bytes: u64,
     reused: u64,
+    /// Bytes that went to the disk, pages included.
+    written: u64,
 }
 
 impl Figures {
@@ -97,8 +99,10 @@ impl Figures {
         } else {
             let chunk = chunk.compress();
             let is_new = stores.chunks().put(&chunk)?;
-            if is_new && is_content {
-                self.stored_bytes += chunk.encoded().len() as u64;
+            let stored = if is_new { chunk.encoded().len() as u64 } else { 0 };
+            self.written += stored;
+            if is_content {
+                self.stored_bytes += stored;
             }
             is_new
         };
@@ -166,13 +170,8 @@ async fn chunker_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<Chunker
         .await
 }
 
-/// Whether so many bytes more may be stored.
-pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<(), PublishError> {
-    room_for(ctx, more).await.map(|_| ())
-}
-
-/// Bytes that may be stored until it is time to look again, if so many may.
-async fn room_for(ctx: &Context, more: u64) -> Result<u64, PublishError> {
+/// Looks whether so many bytes more may be stored. Returns how many may be written before the next look.
+pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<u64, PublishError> {
     let (data_dir, allowed) = (ctx.data_dir.clone(), ctx.allowed());
     let disk = ctx.store.blocking("disk space", move |stores| Disk::look(stores, &data_dir)).await?;
     disk.check(&allowed, more).map_err(PublishError::NoRoom)?;
@@ -212,8 +211,8 @@ pub(crate) async fn ingest(
     out: &Output,
 ) -> Result<(), Failure> {
     require_user(caller, "publishing")?;
-    // At least something must fit, however little is said to come: what is the same as before takes no room.
-    let mut room = room_for(ctx, 1).await?;
+    // Of a dataset that is there, little may be new; at least something must fit.
+    let mut may_write = check_room(ctx, 1).await?;
     let _place = ctx.ingest_credits.borrow(1).await;
     let chunker = chunker_of(ctx, dataset).await?;
     if let (None, Some(expected)) = (dataset, expected) {
@@ -221,12 +220,11 @@ pub(crate) async fn ingest(
     }
     let stores = ctx.store.stores();
     let mut ingest = Ingest { stores, builder: Builder::new(kind, chunker), figures: Figures::default() };
-    let (mut flushed_at, mut unchecked) = (Instant::now(), 0);
+    let (mut flushed_at, mut looked_at) = (Instant::now(), 0);
     loop {
         let parts = next_parts(ctx, uploads).await?;
         let (parts, permits): (Vec<_>, Vec<_>) =
             parts.into_iter().map(|Incoming { part, permit }| (part, permit)).unzip();
-        let before = ingest.figures.new_bytes;
         let (next, ended) = ctx
             .store
             .blocking("ingest", move |_| {
@@ -236,9 +234,9 @@ pub(crate) async fn ingest(
             .await?;
         ingest = next;
         drop(permits);
-        unchecked += ingest.figures.new_bytes - before;
-        if unchecked > room {
-            (unchecked, room) = (0, room_for(ctx, 1).await?);
+        if ingest.figures.written - looked_at > may_write {
+            looked_at = ingest.figures.written;
+            may_write = check_room(ctx, 1).await?;
         }
         if ended {
             break;
