@@ -1,15 +1,17 @@
 //! A world of whole nodes in virtual time: the one door and a catalog that survives crashes, the machines of discovery,
 //! reconciliation, gossip and transfer, and a chunk store that keeps what was flushed, on a network that cuts and loses.
+//! Half of the worlds run on the real stores over disks that lose and tear what was not synced.
 //!
 //! Users publish at random nodes while links break, groups are cut off and nodes crash. When that is over, every node
 //! has to come to hold the same operations, the same view of them and the content of all active versions, and nothing
 //! that was acknowledged may be missing. A run is a function of its seed: [`Report::trace`] tells two runs apart.
 //!
-//! Deliberately absent: sockets, frames and real stores; a stream here delivers in order or ends.
+//! Deliberately absent: sockets and frames; a stream here delivers in order or ends.
 
 mod log;
 mod node;
 mod people;
+mod stores;
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use bib_core::catalog::list;
 use bib_core::id::OpId;
-use bib_core::port::{Catalog, Table};
+use bib_core::port::Table;
 use bib_core::time::{Instant, Timestamp};
 
 use crate::rng::Rng;
@@ -46,6 +48,8 @@ pub struct WorldConfig {
     pub n_cuts: usize,
     /// Crashes in that time.
     pub n_crashes: usize,
+    /// Whether nodes keep everything in the real stores on disks that lose what was not synced, or in memory.
+    pub on_disk: bool,
 }
 
 impl WorldConfig {
@@ -61,13 +65,24 @@ impl WorldConfig {
             busy: Duration::from_secs(30 + rng.below(200)),
             n_cuts: rng.below(4) as usize,
             n_crashes: rng.below(5) as usize,
+            on_disk: rng.chance(1, 2),
         }
     }
 
     /// A world in which nothing goes wrong.
     pub const fn calm(seed: u64, n_nodes: usize, n_actions: usize) -> Self {
         let (warm_up, busy) = (Duration::from_secs(15), Duration::from_secs(60));
-        Self { seed, n_nodes, n_actions, gossip_lost_per_mille: 0, warm_up, busy, n_cuts: 0, n_crashes: 0 }
+        Self {
+            seed,
+            n_nodes,
+            n_actions,
+            gossip_lost_per_mille: 0,
+            warm_up,
+            busy,
+            n_cuts: 0,
+            n_crashes: 0,
+            on_disk: false,
+        }
     }
 }
 
@@ -182,7 +197,7 @@ impl World {
         let nodes = (0..config.n_nodes).map(|at| {
             let dials: Vec<usize> = edges.iter().filter(|(_, b)| *b == at).map(|(a, _)| *a).collect();
             let skew = rng.below(4_000_000) as i64 - 2_000_000;
-            SimNode::new(at, dials, skew)
+            SimNode::new(at, dials, skew, config.on_disk)
         });
         let nodes = nodes.collect();
         let busy = config.busy.as_micros() as u64;
@@ -263,7 +278,7 @@ impl World {
             }
             Happening::Heal => wires.heal(),
             Happening::Crash(node) if self.nodes[node].is_up() => {
-                self.nodes[node].crash();
+                self.nodes[node].crash(self.rng.next_u64());
                 wires.crash(now, node);
                 wires.later(now + Duration::from_millis(100 + self.rng.below(20_000)), Happening::Start(node));
             }
@@ -303,8 +318,8 @@ impl World {
         self.nodes.iter().all(|node| {
             node.is_up()
                 && node.is_quiet()
-                && node.catalog.dump(Table::OpOrder) == first.catalog.dump(Table::OpOrder)
-                && node.catalog.dump(Table::Parked).is_empty()
+                && node.stores.dump(Table::OpOrder) == first.stores.dump(Table::OpOrder)
+                && node.stores.dump(Table::Parked).is_empty()
                 && node.n_missing() == 0
         })
     }
@@ -312,7 +327,7 @@ impl World {
     fn describe_difference(&self) -> String {
         let mut text = String::from("the nodes do not become equal:");
         for (at, node) in self.nodes.iter().enumerate() {
-            let read = node.catalog.begin_read().expect("memory can be read");
+            let read = node.stores.catalog().begin_read().expect("the catalog can be read");
             let counts = list::counts(&*read).expect("the catalog reads back");
             text.push_str(&format!(
                 " [{at}: up {}, quiet {}, {} operations, {} parked, {} versions without content]",
@@ -342,9 +357,9 @@ impl World {
             Table::Fields,
         ];
         for table in views {
-            let expected = self.nodes[0].catalog.dump(table);
+            let expected = self.nodes[0].stores.dump(table);
             for (at, node) in self.nodes.iter().enumerate() {
-                if node.catalog.dump(table) != expected {
+                if node.stores.dump(table) != expected {
                     return Err(format!("nodes 0 and {at} hold the same operations and differ in the table {table:?}"));
                 }
             }
@@ -353,7 +368,7 @@ impl World {
                 self.wires.mix(&value);
             }
         }
-        let ops = self.nodes[0].catalog.dump(Table::Ops);
+        let ops = self.nodes[0].stores.dump(Table::Ops);
         let held: BTreeSet<OpId> = ops.iter().filter_map(|(key, _)| OpId::from_slice(key)).collect();
         if let Some(lost) = self.notes.acknowledged.iter().find(|id| !held.contains(id)) {
             return Err(format!("operation {lost} was acknowledged and is lost"));
@@ -368,7 +383,7 @@ impl World {
         Ok(Report {
             trace: self.wires.trace(),
             n_ops: held.len(),
-            n_versions: self.nodes[0].catalog.dump(Table::Versions).len(),
+            n_versions: self.nodes[0].stores.dump(Table::Versions).len(),
             n_fetches: self.notes.n_fetches,
             latencies,
             settled_after: self.now.saturating_duration_since(calm),

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bib_core::api::event::OpContext;
+use bib_core::api::request::ContextFor;
 use bib_core::apply::Reducer;
+use bib_core::catalog::context::op_context;
 use bib_core::catalog::{content, list, record, resolve};
 use bib_core::chunk::Chunk;
 use bib_core::command::{Applied, Command, Origin};
@@ -24,9 +27,9 @@ use bib_core::port::{Catalog, ChunkStore};
 use bib_core::time::{Instant, Timestamp};
 use bib_core::wire::message::{NodeMode, PeerInfo};
 
+use super::stores::Stores;
 use super::wires::{Frame, Happening, Message, Wires};
 use super::{DAWN, Notes};
-use crate::memory::{MemoryCatalog, MemoryChunkStore};
 
 /// Access operations that the reducers keep: few, so that what they forget has to be read again.
 const CACHED_OPS: usize = 200;
@@ -87,30 +90,27 @@ struct Running {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct SimNode {
     at: usize,
     dials: Vec<String>,
     /// How far its clock is off, in microseconds.
     skew: i64,
-    pub(super) catalog: MemoryCatalog,
-    chunks: MemoryChunkStore,
+    pub(super) stores: Stores,
     boot: u64,
     running: Option<Running>,
 }
 
 fn store<T>(result: Result<T, bib_core::port::StoreError>) -> T {
-    result.expect("memory can be read and written")
+    result.expect("the stores can be read and written")
 }
 
 impl SimNode {
-    pub(super) fn new(at: usize, dials: Vec<usize>, skew: i64) -> Self {
+    pub(super) fn new(at: usize, dials: Vec<usize>, skew: i64, on_disk: bool) -> Self {
         Self {
             at,
             dials: dials.into_iter().map(address).collect(),
             skew,
-            catalog: MemoryCatalog::new(),
-            chunks: MemoryChunkStore::new(),
+            stores: Stores::new(on_disk),
             boot: 0,
             running: None,
         }
@@ -135,16 +135,12 @@ impl SimNode {
 
     /// Active versions whose content is not here.
     pub(super) fn n_missing(&self) -> usize {
-        let read = store(self.catalog.begin_read());
+        let read = store(self.stores.catalog().begin_read());
         store(list::versions_missing(&*read, None, usize::MAX)).versions.len()
     }
 
     pub(super) fn gossip_refused(&self) -> Vec<(String, u64)> {
         self.running.as_ref().map(|running| running.gate.refused()).unwrap_or_default()
-    }
-
-    pub(super) const fn chunks(&self) -> &MemoryChunkStore {
-        &self.chunks
     }
 
     pub(super) fn start(&mut self, now: Instant, wires: &mut Wires, notes: &mut Notes) {
@@ -170,17 +166,16 @@ impl SimNode {
         });
     }
 
-    pub(super) fn crash(&mut self) {
+    pub(super) fn crash(&mut self, seed: u64) {
         self.running = None;
-        self.catalog = self.catalog.restarted();
-        self.chunks.crash();
+        self.stores.crash(seed);
     }
 
     /// Gives an input to the machines and drains what they put out.
     fn with(&mut self, now: Instant, wires: &mut Wires, notes: &mut Notes, input: impl FnOnce(&mut Turn<'_>)) {
         let clock = self.clock(now);
         let Some(run) = &mut self.running else { return };
-        let (at, boot, catalog, chunks) = (self.at, self.boot, &self.catalog, &self.chunks);
+        let (at, boot, catalog, chunks) = (self.at, self.boot, self.stores.catalog(), self.stores.chunks());
         let mut turn = Turn { at, boot, now, clock, catalog, chunks, run, wires, notes };
         input(&mut turn);
         turn.drain();
@@ -273,8 +268,10 @@ impl SimNode {
         }
     }
 
-    pub(super) fn access(&mut self) -> Option<&mut bib_core::catalog::access::AccessCache> {
-        self.running.as_mut().map(|running| running.reducer.access())
+    /// What a new operation has to follow; `None` when the node does not know.
+    pub(super) fn context(&mut self, wanted: ContextFor) -> Option<OpContext> {
+        let access = self.running.as_mut()?.reducer.access();
+        op_context(&*store(self.stores.catalog().begin_read()), access, wanted).ok()
     }
 
     /// Writes what was queued, as the store thread does: together, then each is told.
@@ -347,8 +344,8 @@ struct Turn<'a> {
     boot: u64,
     now: Instant,
     clock: Timestamp,
-    catalog: &'a MemoryCatalog,
-    chunks: &'a MemoryChunkStore,
+    catalog: &'a dyn Catalog,
+    chunks: &'a dyn ChunkStore,
     run: &'a mut Running,
     wires: &'a mut Wires,
     notes: &'a mut Notes,

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 
 use bib_core::api::request::{ContextFor, Paging};
-use bib_core::catalog::context::op_context;
 use bib_core::catalog::list;
 use bib_core::chunk::RawChunk;
 use bib_core::chunker::ChunkerParams;
@@ -13,7 +12,6 @@ use bib_core::model::manifest::{EntryKind, ManifestKind};
 use bib_core::model::{ContentFormat, Dataset, DatasetPath, Name, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Class, Resource, Role};
-use bib_core::port::{Catalog, ChunkStore};
 use bib_core::time::Instant;
 
 use super::node::SimNode;
@@ -44,7 +42,7 @@ fn create_topic(parent: Option<TopicId>, rng: &mut Rng) -> Body {
 pub(super) fn act(node: &mut SimNode, now: Instant, n: usize, rng: &mut Rng, wires: &mut Wires) {
     let by = 1 + rng.below(N_USERS) as u8;
     let (topics, datasets) = {
-        let read = node.catalog.begin_read().expect("memory can be read");
+        let read = node.stores.catalog().begin_read().expect("the catalog can be read");
         let topics = list::topics(&*read, None, ALL).expect("the catalog reads back").items;
         let datasets = list::datasets(&*read, None, ALL).expect("the catalog reads back").items;
         (topics, datasets)
@@ -97,11 +95,8 @@ pub(super) fn act(node: &mut SimNode, now: Instant, n: usize, rng: &mut Rng, wir
         Class::Access if body.is_removal() => ContextFor::Removal(at),
         Class::Access => ContextFor::Access(at),
     };
-    let read = node.catalog.restarted();
-    let read = read.begin_read().expect("memory can be read");
     let clock = node.clock(now);
-    let Some(access) = node.access() else { return };
-    let Ok(context) = op_context(&*read, access, wanted) else { return };
+    let Some(context) = node.context(wanted) else { return };
     let in_topic = (!matches!(body, Body::CreateTopic { .. })).then_some(at);
     let op = sign(by, in_topic, context, clock, body);
     node.submit(now, vec![op], wires);
@@ -129,10 +124,10 @@ fn publish(dataset: &Dataset, built: &Built, rng: &mut Rng) -> Body {
 /// Stores some files, as an upload does; durable when this returns.
 fn ingest(node: &SimNode, rng: &mut Rng) -> Built {
     let params = ChunkerParams::with_average(8 << 10);
-    let chunks = node.chunks();
+    let chunks = node.stores.chunks();
     let mut sink = |piece: Piece| -> Result<(), Infallible> {
         let (Piece::Content(raw) | Piece::Page(raw)) = piece;
-        chunks.put(&RawChunk::compress(raw)).expect("memory takes it");
+        chunks.put(&RawChunk::compress(raw)).expect("the store takes it");
         Ok(())
     };
     let mut builder = Builder::new(ManifestKind::Tree, params);
@@ -145,6 +140,6 @@ fn ingest(node: &SimNode, rng: &mut Rng) -> Built {
         builder.push(&bytes, &mut sink).expect("a file is open");
     }
     let built = builder.finish(None, &mut sink).expect("there are few files");
-    chunks.flush().expect("memory can be flushed");
+    chunks.flush().expect("the store can be flushed");
     built
 }
