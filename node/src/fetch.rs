@@ -211,8 +211,10 @@ enum Input {
     /// A stream to a provider is open, or not.
     Opened(NodeId, Option<FrameStream>),
     Response(NodeId, u64, Envelope<DataResponse>),
-    /// A stream ended or broke; with what the peer did wrong, if that was it.
+    /// A stream ended or broke.
     Lost(NodeId, u64),
+    /// What came over a stream is no response.
+    Garbage(NodeId, u64),
     Lookup(u64, Result<Vec<bool>, StoreFailed>),
     Page(u64, Result<Option<Vec<u8>>, StoreFailed>),
     Put(u64, Result<(), PutError>),
@@ -362,7 +364,13 @@ impl Driver {
             Input::Lost(node, number) => {
                 if self.is_current(&node, number) {
                     self.links.remove(&node);
-                    self.fetch.handle_provider_lost(now, &node);
+                    self.fetch.handle_stream_lost(now, &node);
+                }
+            }
+            Input::Garbage(node, number) => {
+                if self.is_current(&node, number) {
+                    self.links.remove(&node);
+                    self.fetch.handle_garbage(now, &node);
                 }
             }
             Input::Lookup(token, held) => self.fetch.handle_lookup(now, token, held),
@@ -493,7 +501,7 @@ impl Driver {
                             Ok(response) => Input::Response(node, number, response),
                             Err(error) => {
                                 log::warn!(peer:% = node, why:% = error; "a provider sent what is no data response");
-                                Input::Lost(node, number)
+                                Input::Garbage(node, number)
                             }
                         }
                     }
@@ -503,7 +511,7 @@ impl Driver {
                         Input::Lost(node, number)
                     }
                 };
-                let is_last = matches!(input, Input::Lost(..));
+                let is_last = matches!(input, Input::Lost(..) | Input::Garbage(..));
                 if inbox.send(input).await.is_err() || is_last {
                     return;
                 }

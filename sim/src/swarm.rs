@@ -335,6 +335,25 @@ impl Swarm {
         self.drain_fetch(node);
     }
 
+    /// The stream of a fetch to a provider breaks, with all that is on its way.
+    pub fn break_stream(&mut self, node: usize, provider: usize) {
+        self.net.cut(node, provider);
+        self.net.heal(node, provider);
+        self.nodes[provider].serves.remove(&node);
+        if let Some((fetch, ..)) = &mut self.nodes[node].fetch {
+            fetch.handle_stream_lost(self.now, &node_id(provider));
+        }
+        self.drain_fetch(node);
+    }
+
+    /// A provider sends what no decoder understands.
+    pub fn send_garbage(&mut self, node: usize, provider: usize) {
+        if let Some((fetch, ..)) = &mut self.nodes[node].fetch {
+            fetch.handle_garbage(self.now, &node_id(provider));
+        }
+        self.drain_fetch(node);
+    }
+
     /// Cancels the fetch of a node.
     pub fn cancel(&mut self, node: usize) {
         if let Some((fetch, ..)) = &mut self.nodes[node].fetch {

@@ -717,3 +717,56 @@ fn idle_provider_takes_over_what_a_slow_one_would_be_last_with() {
     assert!(with_slow < alone * 2, "{with_slow:?}, {alone:?} without it");
     assert!(stats.providers[1].1.chunks < 10 && stats.wasted_bytes < 20_000, "{stats:?}");
 }
+
+#[test]
+fn broken_stream_costs_what_was_on_it_and_is_opened_again() {
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        let (mut swarm, version, node) = full_world(seed, 2, jittery(), 600_000);
+        begin(&mut swarm, &version, node, [0, 1]);
+        let mut n_breaks = 0u32;
+        while swarm.end(node).is_none() {
+            assert!(swarm.step());
+            if rng.chance(1, 150) {
+                swarm.break_stream(node, rng.below(2) as usize);
+                n_breaks += 1;
+            }
+        }
+        done(swarm.end(node).cloned().unwrap());
+        swarm.assert_identical(node, &version);
+        assert!(swarm.events(node).len() == 1, "seed {seed}: {:?}", swarm.events(node));
+        let asked: u32 = swarm.asked_of(0).values().chain(swarm.asked_of(1).values()).sum();
+        let all = (version.distinct().len() + version.pages.len()) as u32;
+        assert!(n_breaks > 0 && asked <= all + n_breaks * 8, "seed {seed}: {asked} of {all} after {n_breaks} breaks");
+    }
+}
+
+#[test]
+fn stream_that_breaks_at_every_question_is_opened_ever_more_slowly() {
+    let (mut swarm, version, node) = full_world(1, 1, jittery(), 100_000);
+    begin(&mut swarm, &version, node, [SOURCE]);
+    let until = swarm.now + Duration::from_secs(120);
+    let (mut sent, mut n_breaks) = (0, 0);
+    while swarm.now < until {
+        let is_new = swarm.net.stats().sent > sent;
+        sent = swarm.net.stats().sent;
+        if is_new {
+            n_breaks += 1;
+            swarm.break_stream(node, SOURCE);
+        } else if !swarm.step() {
+            break;
+        }
+    }
+    assert!((5..20).contains(&n_breaks), "{n_breaks} streams in two minutes");
+    done(swarm.run(node));
+}
+
+#[test]
+fn garbage_bars_its_sender() {
+    let (mut swarm, version, node) = full_world(1, 2, jittery(), 200_000);
+    begin(&mut swarm, &version, node, [0, 1]);
+    swarm.run_until(|swarm| swarm.puts_at(node).len() > 20);
+    swarm.send_garbage(node, 1);
+    done(swarm.run(node));
+    assert_eq!(barred(&swarm, node), [(node_id(1), BarReason::Malformed)]);
+}

@@ -1,8 +1,8 @@
 //! Gets one version, or a part of it, from any number of providers into the chunk store.
 //!
 //! Doors, in the order of the machine contract:
-//! - [`Fetch::handle_provider_added`], [`Fetch::handle_provider_lost`], [`Fetch::handle_response`];
-//!   [`Fetch::handle_lookup`], [`Fetch::handle_page`], [`Fetch::handle_put`], [`Fetch::handle_flushed`] with the answers
+//! - [`Fetch::handle_provider_added`], [`Fetch::handle_provider_lost`], [`Fetch::handle_response`],
+//!   [`Fetch::handle_stream_lost`], [`Fetch::handle_garbage`]; [`Fetch::handle_lookup`], [`Fetch::handle_page`], [`Fetch::handle_put`], [`Fetch::handle_flushed`] with the answers
 //!   of the store; [`Fetch::cancel`];
 //! - [`Fetch::poll_transmit`]: requests for providers;
 //! - [`Fetch::poll_store`]: requests for the chunk store;
@@ -162,8 +162,34 @@ impl Fetch {
         self.drive(now);
     }
 
-    /// A provider, or the stream to it, is gone; what was asked of it is asked of others. When only the stream has
-    /// ended, [`Fetch::handle_provider_added`] brings it back, and requests go over a new stream.
+    /// The stream to a provider has ended or broke, and the provider may still be there: what was asked is asked again,
+    /// of others or over a new stream.
+    pub fn handle_stream_lost(&mut self, now: Instant, node: &NodeId) {
+        if let Some(slot) = self.slot_of(node)
+            && !matches!(self.providers[slot].state, State::Gone | State::Barred)
+        {
+            self.take_back(slot);
+            // One that breaks again and again before anything has come is opened more slowly each time.
+            if self.providers[slot].losses > 1 {
+                self.rest(now, slot);
+            } else if !matches!(self.providers[slot].state, State::Resting(_)) {
+                self.providers[slot].state = State::Reserve;
+            }
+        }
+        self.drive(now);
+    }
+
+    /// A provider sent what is no answer at all.
+    pub fn handle_garbage(&mut self, now: Instant, node: &NodeId) {
+        if let Some(slot) = self.slot_of(node)
+            && self.providers[slot].state != State::Barred
+        {
+            self.bar(slot, BarReason::Malformed);
+        }
+        self.drive(now);
+    }
+
+    /// A provider cannot be reached any more; what was asked of it is asked of others.
     pub fn handle_provider_lost(&mut self, now: Instant, node: &NodeId) {
         if let Some(slot) = self.slot_of(node)
             && self.providers[slot].state != State::Barred
@@ -466,6 +492,7 @@ impl Fetch {
             RefusalCode::RateLimited | RefusalCode::Busy | RefusalCode::Internal => self.rest(now, slot),
             RefusalCode::NotFound | RefusalCode::Denied | RefusalCode::Invalid | RefusalCode::Unsupported => {
                 self.part_with(slot, State::Gone);
+                self.providers[slot].losses += 1;
                 self.events.push_back(Event::Dropped { node: self.providers[slot].node, code });
             }
         }
@@ -490,15 +517,21 @@ impl Fetch {
     }
 
     /// Takes back all that was asked of a provider.
-    fn part_with(&mut self, slot: usize, state: State) {
-        self.providers[slot].state = state;
-        self.providers[slot].losses += 1;
-        self.providers[slot].have_due = None;
-        self.providers[slot].lacks_due = None;
+    fn take_back(&mut self, slot: usize) {
         self.picker.set_active(slot, false);
-        for id in self.providers[slot].clear().1 {
+        let provider = &mut self.providers[slot];
+        provider.have_due = None;
+        let (open, waiting) = provider.clear();
+        provider.losses += u32::from(!open.is_empty());
+        for id in waiting {
             self.picker.release(&id, slot);
         }
+    }
+
+    fn part_with(&mut self, slot: usize, state: State) {
+        self.take_back(slot);
+        self.providers[slot].state = state;
+        self.providers[slot].lacks_due = None;
     }
 
     fn bar(&mut self, slot: usize, reason: BarReason) {

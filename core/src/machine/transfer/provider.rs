@@ -97,7 +97,7 @@ pub(super) struct Provider {
     pub(super) broken_promises: u32,
     /// Times in a row that it did not answer at all.
     pub(super) silences: u32,
-    /// Times in a row that it went away or refused.
+    /// Times in a row that it went away while it was asked, or refused.
     pub(super) losses: u32,
     /// The next rest.
     pub(super) rest: Duration,
