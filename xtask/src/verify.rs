@@ -79,7 +79,7 @@ pub fn sim(seeds: u64, seed: Option<u64>) -> Result<()> {
 pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<()> {
     let seconds = seconds.to_string();
     let mut command = cargo();
-    command.args(["run", "--locked", "--quiet", "-p", "bib-sim", "--bin", "bib-fuzz", "--"]);
+    command.args(["run", "--locked", "--quiet", "-p", "bib-sim", "--features", "node", "--bin", "bib-fuzz", "--"]);
     command.args(["--seconds", &seconds]);
     if let Some(target) = target {
         command.args(["--target", target]);

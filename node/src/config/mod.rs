@@ -70,6 +70,20 @@ impl Sources {
     }
 }
 
+/// Takes a text as the only file over the built-in values, on a machine that is always the same: for tools that check
+/// or try configurations.
+///
+/// # Errors
+/// [`ConfigError`] when it cannot be used.
+pub fn check_text(text: &str) -> Result<Config, ConfigError> {
+    let vars = vec![("HOME".to_owned(), "/home/user".to_owned())];
+    let around = Surroundings { vars, uid: 1_000, host_name: "host".to_owned() };
+    let mut layers = Layers::built_in();
+    layers.add_file(text, "bibd.toml")?;
+    layers.resolve_indirections(|_| None, |_| Err(io::ErrorKind::NotFound.into()))?;
+    Config::resolve(&layers, &around)
+}
+
 fn read(path: &Path, max_len: u64) -> io::Result<String> {
     let mut text = String::new();
     let n = File::open(path)?.take(max_len + 1).read_to_string(&mut text)?;

@@ -29,9 +29,16 @@ struct Args {
 
 #[cfg(feature = "node")]
 fn config(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        // Refusing is fine; it must only come back.
-        let _ = bib_node::config::check_text(text);
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match bib_node::config::check_text(text) {
+        Ok(config) => {
+            // What is shown of it is a configuration with the same meaning.
+            let shown: String =
+                config.settings.iter().map(|setting| format!("{} = {}\n", setting.key, setting.value)).collect();
+            let again = bib_node::config::check_text(&shown).expect("what is in force can be written down");
+            assert!(config.changes(&again).is_empty(), "{shown}");
+        }
+        Err(error) => assert!(!error.to_string().is_empty() && !error.hint().is_empty()),
     }
 }
 
