@@ -129,10 +129,14 @@ fn is_single_file(client: &mut Client, reference: &Reference, version: &Version)
         return Ok(None);
     }
     let mut call = client.long_call(Request::Entries { reference: reference.clone() })?;
-    let mut first = None;
-    if let Some(Event::Entry(entry)) = call.next()? {
-        first = Some(entry);
-    }
+    // Progress may come before the first entry, while the node fetches the list itself.
+    let first = loop {
+        match call.next()? {
+            Some(Event::Entry(entry)) => break Some(entry),
+            Some(_) => {}
+            None => break None,
+        }
+    };
     Ok(first.filter(|entry| {
         entry.kind != EntryKind::EmptyDir && reference.path.as_ref().is_none_or(|path| *path == entry.path)
     }))

@@ -251,7 +251,9 @@ impl World {
             Request::Entries { reference } => {
                 let (_, version) = self.version(reference)?;
                 let content = below(&self.contents[&version.manifest], reference);
-                Ok(content.map(|(entry, _)| Event::Entry(entry.clone())).collect())
+                // A node that has to fetch the list says how far it is.
+                let progress = Event::Progress(Progress::default());
+                Ok(std::iter::once(progress).chain(content.map(|(entry, _)| Event::Entry(entry.clone()))).collect())
             }
             Request::Read { reference, offset, len } => {
                 let (_, version) = self.version(reference)?;
