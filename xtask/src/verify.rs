@@ -20,7 +20,8 @@ pub fn run() -> Result<()> {
     )?;
     step(
         "docs",
-        cargo().env("RUSTDOCFLAGS", "-D warnings").args([
+        // Private items are documented too, so links to them lead somewhere.
+        cargo().env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links").args([
             "doc",
             "--locked",
             "--quiet",
