@@ -403,6 +403,21 @@ fn peer_that_lists_what_it_does_not_hold_is_reported() {
 }
 
 #[test]
+fn topic_that_waits_here_for_its_time_is_not_held_against_who_lists_it() {
+    let (mut node, peer, request) = listing();
+    let ahead = CLOCK.saturating_add(limits::CLOCK_SKEW * 2);
+    let body = create("topic", None).body.clone();
+    let op = sign(1, None, nothing(), ahead, body);
+    let listed = TopicSummary { id: op.topic(), ..summaries([1]).remove(0) };
+    let body = DiscoveryResponse::Topics { topics: vec![listed], more: false };
+    node.answer(Instant(3), peer, Envelope { req: request.req, body });
+    let taken = node.catalog.take(std::slice::from_ref(&op), PEER, CLOCK);
+    assert_eq!(taken.outcomes, [OpOutcome::Parked { missing: Vec::new() }]);
+    node.sync(Instant(4), peer, &SyncEvent::Done { topic: op.topic(), received: 0, pushed: 0, refused: 0 });
+    assert_eq!(node.misbehaviour(), None);
+}
+
+#[test]
 fn endless_list_is_read_only_as_fast_as_its_topics_are_reconciled() {
     let (mut node, peer, mut request) = listing();
     let mut n_pages = 0_u32;

@@ -48,6 +48,8 @@ pub struct WorldConfig {
     pub n_cuts: usize,
     /// Crashes in that time.
     pub n_crashes: usize,
+    /// How far the clock of one node is ahead, in seconds; others are at most two seconds off.
+    pub wrong_clock_s: i64,
     /// Whether nodes keep everything in the real stores on disks that lose what was not synced, or in memory.
     pub on_disk: bool,
 }
@@ -65,6 +67,7 @@ impl WorldConfig {
             busy: Duration::from_secs(30 + rng.below(200)),
             n_cuts: rng.below(4) as usize,
             n_crashes: rng.below(5) as usize,
+            wrong_clock_s: if rng.chance(1, 5) { rng.below(1_800) as i64 - 900 } else { 0 },
             on_disk: rng.chance(1, 2),
         }
     }
@@ -81,6 +84,7 @@ impl WorldConfig {
             busy,
             n_cuts: 0,
             n_crashes: 0,
+            wrong_clock_s: 0,
             on_disk: false,
         }
     }
@@ -197,7 +201,8 @@ impl World {
         let nodes = (0..config.n_nodes).map(|at| {
             let dials: Vec<usize> = edges.iter().filter(|(_, b)| *b == at).map(|(a, _)| *a).collect();
             let skew = rng.below(4_000_000) as i64 - 2_000_000;
-            SimNode::new(at, dials, skew, config.on_disk)
+            let wrong = if at == 0 { config.wrong_clock_s * 1_000_000 } else { 0 };
+            SimNode::new(at, dials, skew + wrong, config.on_disk)
         });
         let nodes = nodes.collect();
         let busy = config.busy.as_micros() as u64;

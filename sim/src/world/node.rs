@@ -36,6 +36,9 @@ const CACHED_OPS: usize = 200;
 /// How long a node without a fetch waits before it looks again for content that is missing.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
+/// How often what waits for its time is looked at.
+const EXPIRE: Duration = Duration::from_secs(60);
+
 pub(super) fn node_id(at: usize) -> NodeId {
     SecretKey::from_seed([100 + at as u8; 32]).node_id()
 }
@@ -85,6 +88,7 @@ struct Running {
     next_fetch: u64,
     look_after: Option<VersionId>,
     look_at: Instant,
+    expire_at: Instant,
     /// Streams of peers that fetch here, by peer and the number of its fetch.
     serving: BTreeMap<(usize, u64), Serve>,
 }
@@ -158,6 +162,7 @@ impl SimNode {
             next_fetch: 1,
             look_after: None,
             look_at: now,
+            expire_at: now + EXPIRE,
             serving: BTreeMap::new(),
         });
         self.with(now, wires, notes, |it| {
@@ -188,7 +193,8 @@ impl SimNode {
         let serving = running.serving.values().filter_map(Serve::poll_timeout);
         let fetch = running.fetching.as_ref().and_then(|fetching| fetching.fetch.poll_timeout());
         let look = running.fetching.is_none().then_some((running.look_at, "content that is missing"));
-        let timers = peers.chain(serving).chain(running.discovery.poll_timeout()).chain(fetch).chain(look);
+        let own = look.into_iter().chain([(running.expire_at, "what waits for its time")]);
+        let timers = peers.chain(serving).chain(running.discovery.poll_timeout()).chain(fetch).chain(own);
         timers.min()
     }
 
@@ -208,6 +214,10 @@ impl SimNode {
                 if is_due(serve.poll_timeout()) {
                     serve.handle_timeout(now);
                 }
+            }
+            if it.run.expire_at <= now {
+                it.run.expire_at = now + EXPIRE;
+                it.queue(Command::Expire, After::Content);
             }
             if let Some(fetching) = &mut it.run.fetching
                 && is_due(fetching.fetch.poll_timeout())
