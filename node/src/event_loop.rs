@@ -182,6 +182,8 @@ impl EventLoop {
                 }
             }
             NetEvent::Rtt { node, rtt } => ctx.network.view.borrow_mut().peer(node).rtt = Some(rtt),
+            // Gossip finds its ways by itself.
+            NetEvent::Subscribed { .. } => {}
             NetEvent::Gossip { topic, bytes, source, from, id } => {
                 ctx.mailbox.push(Input::Gossip { topic, bytes, source, from, id });
             }

@@ -167,3 +167,76 @@ async fn write_frame(
     io.flush().await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use futures::executor::block_on;
+    use futures::io::Cursor;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
+        block_on(read_frame(&mut Cursor::new(bytes), MAX_PEER_FRAME))
+    }
+
+    #[test]
+    fn what_is_written_is_read_whatever_its_length() {
+        for len in [0, 1, FRAME_JOINED_WRITE - 1, FRAME_JOINED_WRITE, FRAME_JOINED_WRITE + 1, 300_000, MAX_PEER_FRAME] {
+            let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let mut wire = Vec::new();
+            block_on(write_frame(&mut wire, &mut Vec::new(), &payload)).unwrap();
+            assert_eq!(wire.len(), HEADER_LEN + len);
+            assert!(read(&wire).unwrap().unwrap() == payload, "{len}");
+        }
+    }
+
+    #[test]
+    fn end_between_frames_is_an_end_and_inside_one_is_an_error() {
+        assert_eq!(read(&[]).unwrap(), None);
+        for cut in [&[0][..], &[0, 0, 0], &[0, 0, 0, 2], &[0, 0, 0, 2, 9]] {
+            assert!(matches!(read(cut), Err(FrameError::Truncated { .. })), "{cut:?}");
+        }
+    }
+
+    /// Gives one byte at a time and remembers the largest buffer it was offered.
+    struct Trickle<'a> {
+        left: &'a [u8],
+        given: usize,
+        worst: usize,
+    }
+
+    impl AsyncRead for Trickle<'_> {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            let Some((first, left)) = self.left.split_first() else { return Poll::Ready(Ok(0)) };
+            // Room offered beyond what has come is what a liar costs.
+            self.worst = self.worst.max(buf.len().saturating_sub(self.given));
+            buf[0] = *first;
+            self.left = left;
+            self.given += 1;
+            Poll::Ready(Ok(1))
+        }
+    }
+
+    #[test]
+    fn length_above_the_bound_is_refused_at_the_header() {
+        let mut wire = (MAX_PEER_FRAME as u32 + 1).to_be_bytes().to_vec();
+        wire.extend([0; 64]);
+        let mut io = Trickle { left: &wire, given: 0, worst: 0 };
+        let error = block_on(read_frame(&mut io, MAX_PEER_FRAME)).unwrap_err();
+        assert!(matches!(error, FrameError::TooLong(_)), "{error}");
+        assert_eq!(io.given, HEADER_LEN);
+    }
+
+    #[test]
+    fn promise_of_a_long_frame_costs_no_more_than_what_came() {
+        let mut wire = (MAX_PEER_FRAME as u32).to_be_bytes().to_vec();
+        wire.extend([0; 200_000]);
+        let mut io = Trickle { left: &wire, given: 0, worst: 0 };
+        let error = block_on(read_frame(&mut io, MAX_PEER_FRAME)).unwrap_err();
+        assert!(matches!(error, FrameError::Truncated { got: 200_000, .. }), "{error}");
+        assert!(io.worst <= FRAME_FIRST_ALLOCATION, "{}", io.worst);
+    }
+}

@@ -13,6 +13,8 @@ mod frames;
 mod limits;
 mod streams;
 mod swarm;
+#[cfg(test)]
+mod tests;
 mod traffic;
 mod transport;
 
@@ -227,6 +229,13 @@ pub enum NetEvent {
         /// How long it took.
         rtt: Duration,
     },
+    /// A node takes part in a gossip topic.
+    Subscribed {
+        /// The node.
+        node: NodeId,
+        /// The topic.
+        topic: String,
+    },
     /// A gossip message with a valid signature came; it waits for [`Net::report`].
     Gossip {
         /// Its topic.
@@ -386,6 +395,7 @@ impl Net {
             Some(libp2p::multiaddr::Protocol::P2p(peer)) => Some(peer),
             _ => None,
         };
+        let is_own = self.swarm.listeners().any(|own| address.iter().zip(own.iter()).all(|(a, b)| a == b));
         let opts = match peer {
             Some(peer) => {
                 DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Disconnected).build()
@@ -397,6 +407,10 @@ impl Net {
         if let Err(error) = self.swarm.dial(opts) {
             let event = match (error, node) {
                 (DialError::DialPeerConditionFalse(_), Some(node)) => NetEvent::Dialed { dial, node },
+                // The swarm leaves our own addresses out of those it dials.
+                (DialError::NoAddresses, node) if is_own => {
+                    NetEvent::DialFailed { dial, node, error: DialFailure::Ourselves }
+                }
                 (error, node) => NetEvent::DialFailed { dial, node, error: dial_failure(error) },
             };
             // A dial that fails at once was never one for the swarm: it has no event of its own.
@@ -634,6 +648,11 @@ impl Net {
                         self.ready.push_back(NetEvent::Gossip { topic, bytes: message.data, source, from, id });
                     }
                     _ => self.report(&id, Verdict::Reject),
+                }
+            }
+            gossipsub::Event::Subscribed { peer_id, topic } => {
+                if let Some(node) = node_id(&peer_id) {
+                    self.ready.push_back(NetEvent::Subscribed { node, topic: topic.into_string() });
                 }
             }
             gossipsub::Event::SlowPeer { peer_id, failed_messages } => {

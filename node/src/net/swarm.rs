@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bib_core::limits::{
-    GOSSIP_ENVELOPE, GOSSIP_HEARTBEAT, GOSSIP_MEMORY, GOSSIP_QUEUE, IDENTIFY_INTERVAL, MAX_GOSSIP_LEN,
+    GOSSIP_ENVELOPE, GOSSIP_HEARTBEAT, GOSSIP_MEMORY, GOSSIP_QUEUE, HANDSHAKE, IDENTIFY_INTERVAL, MAX_GOSSIP_LEN,
     MAX_GOSSIP_TOPICS_PER_PEER, MAX_NEGOTIATING_STREAMS, PING_INTERVAL, PING_TIMEOUT,
 };
 use bib_core::wire::gossip::{GLOBAL, topic_of_name};
@@ -100,6 +100,6 @@ pub(crate) fn build(
         streams: Streams::new(),
     };
     let settings = swarm::Config::with_executor(spawn).with_max_negotiating_inbound_streams(MAX_NEGOTIATING_STREAMS);
-    let transport = transport::build(identity, config.security, traffic)?;
+    let transport = transport::build(identity, config.security, HANDSHAKE, traffic)?;
     Ok(Swarm::new(transport, behaviour, identity.public().to_peer_id(), settings))
 }

@@ -2,7 +2,9 @@
 //!
 //! Listens on IPv4 and IPv6 addresses; one with an unspecified address follows the interfaces that come and go. Dials
 //! `/ip4|ip6/…/tcp/…[/p2p/…]` and nothing else: an address with anything behind it, such as a relay's, is not ours.
-//! A dial leaves from the listening port when it can, so that peers see the address at which we can be reached.
+//! A dial to a public address leaves from the listening port when it can, so that peers see the address at which we can
+//! be reached. On a local network nothing is gained by it, and two nodes that dial each other at the same moment from
+//! their listening ports would meet in one connection of which neither is the listener.
 //!
 //! A listener never ends because of one bad accept: when the process is out of descriptors or memory it pauses for
 //! [`ACCEPT_PAUSE`] and goes on. How many connections may be under way is decided above, in `limits`.
@@ -67,6 +69,14 @@ impl Listener {
     }
 }
 
+/// Whether an address is of this machine or a local network.
+fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
 /// Link-local addresses of IPv6 mean nothing without the name of an interface, which an address on the wire lacks.
 fn needs_zone(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
@@ -108,11 +118,10 @@ impl Tcp {
 
     /// The address a dial should leave from so that it shares the port of a listener.
     fn reusable(&self, to: SocketAddr) -> Option<SocketAddr> {
-        let fits = |bound: &SocketAddr| {
-            let same_reach = bound.ip().is_unspecified() || bound.ip().is_loopback() == to.ip().is_loopback();
-            // From a port to the same port could be a connection with ourselves.
-            bound.is_ipv4() == to.is_ipv4() && same_reach && bound.port() != to.port()
-        };
+        let fits = |bound: &SocketAddr| bound.is_ipv4() == to.is_ipv4() && !bound.ip().is_loopback();
+        if is_local(to.ip()) {
+            return None;
+        }
         self.listeners.iter().map(|listener| listener.bound).find(fits)
     }
 
