@@ -403,6 +403,32 @@ fn peer_that_lists_what_it_does_not_hold_is_reported() {
 }
 
 #[test]
+fn news_told_twice_or_not_at_all_do_no_harm() {
+    let (low, high, topics) = with_topics(2);
+    let mut pair = Pair::new(low, high);
+    pair.run_for(Duration::from_secs(60));
+    let op = pair.low.describe(pair.now, NewsFrom::Gossip, topics[0], "news");
+    let read = pair.low.catalog.read();
+    pair.low.discovery.handle_new_ops(pair.now, &*read, NewsFrom::Gossip, std::slice::from_ref(&op)).unwrap();
+    drop(read);
+    pair.high.take(pair.now, NewsFrom::Gossip, &op);
+    pair.requests.clear();
+    pair.run_for(limits::SYNC_INTERVAL);
+    assert!(
+        pair.requests.iter().all(|request| matches!(request, DiscoveryRequest::PeerInfo)),
+        "the catalogs are equal"
+    );
+    // Taken and not told: found soon after the node says so.
+    let fields = FieldChanges { description: Some("more".to_owned()), ..FieldChanges::default() };
+    let context = pair.low.catalog.context(ContextFor::Content(topics[1])).unwrap();
+    let op = sign(1, Some(topics[1]), context, CLOCK, Body::UpdateTopic(fields));
+    pair.low.catalog.take(&[op], PEER, CLOCK);
+    pair.low.discovery.handle_started(pair.now, &*pair.low.catalog.read()).unwrap();
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(pair.low.wanted(), BTreeSet::from([topics[1]]));
+}
+
+#[test]
 fn topic_that_waits_here_for_its_time_is_not_held_against_who_lists_it() {
     let (mut node, peer, request) = listing();
     let ahead = CLOCK.saturating_add(limits::CLOCK_SKEW * 2);

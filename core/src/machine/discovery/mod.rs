@@ -173,8 +173,8 @@ impl Link {
 #[derive(Debug)]
 pub struct Discovery {
     me: NodeId,
-    /// Number and sum of all operations here.
-    catalog: Figures,
+    /// Fingerprint of all operations here; `None` since the last change until it is asked for.
+    catalog: Option<[u8; 16]>,
     links: BTreeMap<NodeId, Link>,
     book: PeerBook,
     buckets: PeerBuckets,
@@ -194,7 +194,7 @@ impl Discovery {
     pub fn new(me: NodeId, configured: &[String]) -> Self {
         Self {
             me,
-            catalog: Figures::default(),
+            catalog: None,
             links: BTreeMap::new(),
             book: PeerBook::new(me, configured),
             buckets: PeerBuckets::of_requests(),
@@ -209,16 +209,16 @@ impl Discovery {
         }
     }
 
-    /// Begins: reads what is here, subscribes to gossip, dials.
+    /// Begins: reads what is here, subscribes to gossip, dials. Also when operations became new here without being told:
+    /// then catalogs are compared soon, so that what was not announced is found.
     ///
     /// # Errors
     /// [`StoreError`] when the catalog cannot be read.
     pub fn handle_started(&mut self, now: Instant, read: &dyn CatalogRead) -> Result<(), StoreError> {
         self.events.push_back(DiscoveryEvent::Subscribe(GLOBAL.to_owned()));
         let mut topics = Vec::new();
-        self.catalog = Figures::default();
-        log::visit_logs(read, None, &mut |topic, figures| {
-            self.catalog.join(&figures);
+        self.catalog = None;
+        log::visit_logs(read, None, &mut |topic, _| {
             topics.push(topic);
             ControlFlow::Continue(())
         })?;
@@ -234,6 +234,9 @@ impl Discovery {
         }
         for (_, topic) in latest {
             self.subscribe(topic);
+        }
+        for link in self.links.values_mut() {
+            link.due = link.due.min(now + limits::ANNOUNCE_DELAY);
         }
         self.dial(now);
         Ok(())
@@ -305,7 +308,7 @@ impl Discovery {
         } else {
             match body {
                 DiscoveryRequest::PeerInfo => {
-                    DiscoveryResponse::PeerInfo(PeerInfo { catalog: self.catalog.fingerprint(), ..me.clone() })
+                    DiscoveryResponse::PeerInfo(PeerInfo { catalog: self.catalog(read)?, ..me.clone() })
                 }
                 DiscoveryRequest::ListTopics { after, limit } => {
                     self.buckets.drain(now, peer, limit.min(limits::MAX_ITEMS_PER_MESSAGE as u32) / HEADS_PER_TOKEN);
@@ -346,7 +349,7 @@ impl Discovery {
             return Ok(());
         }
         match (ask, response.body) {
-            (Ask::Info, DiscoveryResponse::PeerInfo(info)) => self.take_info(now, peer, &info),
+            (Ask::Info, DiscoveryResponse::PeerInfo(info)) => self.take_info(now, read, peer, &info)?,
             (Ask::List { after }, DiscoveryResponse::Topics { topics, more }) => {
                 self.take_topics(now, read, peer, after, &topics, more)?;
             }
@@ -394,11 +397,8 @@ impl Discovery {
         from: NewsFrom,
         ops: &[Operation],
     ) -> Result<(), StoreError> {
-        let mut topics: BTreeSet<TopicId> = BTreeSet::new();
-        for op in ops {
-            self.catalog.add(&op.id());
-            topics.insert(op.topic());
-        }
+        self.catalog = None;
+        let topics: BTreeSet<TopicId> = ops.iter().map(Operation::topic).collect();
         let mut heard: BTreeSet<TopicId> = ops.iter().filter_map(gossip_topic_of).collect();
         heard.extend(&topics);
         for topic in heard {
@@ -586,18 +586,39 @@ impl Discovery {
         self.events.extend(due.into_iter().map(|address| DiscoveryEvent::Dial { address }));
     }
 
-    fn take_info(&mut self, now: Instant, peer: NodeId, info: &PeerInfo) {
+    fn catalog(&mut self, read: &dyn CatalogRead) -> Result<[u8; 16], StoreError> {
+        if let Some(fingerprint) = self.catalog {
+            return Ok(fingerprint);
+        }
+        let mut all = Figures::default();
+        log::visit_logs(read, None, &mut |_, figures| {
+            all.join(&figures);
+            ControlFlow::Continue(())
+        })?;
+        Ok(*self.catalog.insert(all.fingerprint()))
+    }
+
+    fn take_info(
+        &mut self,
+        now: Instant,
+        read: &dyn CatalogRead,
+        peer: NodeId,
+        info: &PeerInfo,
+    ) -> Result<(), StoreError> {
         if info.node != peer {
-            return self.misbehaved(peer, "it claims to be another node");
+            self.misbehaved(peer, "it claims to be another node");
+            return Ok(());
         }
         self.book.told(peer, &info.addresses, None, Some(info.mode));
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if info.catalog == self.catalog.fingerprint() {
+        let is_equal = info.catalog == self.catalog(read)?;
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        if is_equal {
             link.n_failures = 0;
             link.due = now + limits::SYNC_INTERVAL;
         } else {
             link.listing = Some(None);
         }
+        Ok(())
     }
 
     fn take_topics(
