@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn beginning_of_an_id_is_found_as_in_its_text() {
-        let id = OpId::from_bytes(std::array::from_fn(|i| i as u8 * 37 + 11));
+        let id = OpId::from_bytes(std::array::from_fn(|i| (i as u8).wrapping_mul(37).wrapping_add(11)));
         let text = DatasetId::from(id).to_string();
         for len in 0..=text.len() {
             assert!(begins_with(&id, b'd', &text[..len]), "{len}");
