@@ -237,3 +237,162 @@ impl Open {
         Ok(Event::Data(ByteBuf::from(piece)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bib_core::chunker::ChunkerParams;
+    use bib_core::model::manifest::ManifestKind;
+    use bib_core::model::manifest::builder::{Builder, Piece};
+
+    use super::*;
+    use crate::config::Budget;
+    use crate::config::budget::MIN_MEMORY;
+    use crate::runtime::Pool;
+    use crate::store::Store;
+
+    /// A version in a store, of which some chunks can be left out.
+    struct Fixture {
+        store: Store,
+        manifest: ManifestId,
+        chunks: Vec<Chunk>,
+        _dir: tempfile::TempDir,
+    }
+
+    fn path(text: &str) -> DatasetPath {
+        DatasetPath::new(text).unwrap()
+    }
+
+    fn bytes_of(name: &str, len: usize) -> Vec<u8> {
+        name.bytes().cycle().take(len).collect()
+    }
+
+    fn fixture(files: &[(&str, usize)], with_content: bool) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), &Budget::of(MIN_MEMORY), Pool::new(1)).unwrap();
+        let stores = store.stores();
+        let mut chunks = Vec::new();
+        let mut sink = |piece: Piece| {
+            let is_page = matches!(piece, Piece::Page(_));
+            let (Piece::Content(chunk) | Piece::Page(chunk)) = piece;
+            let chunk = chunk.compress();
+            if is_page || with_content {
+                stores.chunks().put(&chunk)?;
+            }
+            chunks.push(chunk);
+            Ok::<_, StoreError>(())
+        };
+        let mut builder = Builder::new(ManifestKind::Tree, ChunkerParams::with_average(16 << 10));
+        for (name, len) in files {
+            builder.begin(path(name), EntryKind::File, &mut sink).unwrap();
+            builder.push(&bytes_of(name, *len), &mut sink).unwrap();
+        }
+        let manifest = builder.finish(None, &mut sink).unwrap().manifest;
+        Fixture { store, manifest, chunks, _dir: dir }
+    }
+
+    const FILES: [(&str, usize); 6] =
+        [("a", 300_000), ("a-b", 10), ("b/1.csv", 70_000), ("b/2.txt", 5), ("b/c/3.csv", 0), ("c", 1)];
+
+    impl Fixture {
+        fn reader(&self, part: Part) -> Reader {
+            Reader::new(self.store.stores(), self.manifest, part)
+        }
+
+        /// Names and bytes of what is read, in steps of `step` bytes.
+        fn read(&self, part: Part, step: usize) -> Result<Vec<(String, Vec<u8>)>, ContentError> {
+            let (mut reader, mut files) = (self.reader(part), Vec::<(String, Vec<u8>)>::new());
+            loop {
+                let events = reader.step(step)?;
+                if events.is_empty() {
+                    return Ok(files);
+                }
+                for event in events {
+                    match event {
+                        Event::Entry(entry) => files.push((entry.path.to_string(), Vec::new())),
+                        Event::Data(bytes) => files.last_mut().unwrap().1.extend_from_slice(&bytes),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
+
+        fn names(&self, part: Part) -> Vec<String> {
+            self.read(part, 1).unwrap().into_iter().map(|(name, _)| name).collect()
+        }
+    }
+
+    #[test]
+    fn files_come_whole_whatever_the_steps_are() {
+        let fixture = fixture(&FILES, true);
+        let expected: Vec<_> = FILES.iter().map(|(name, len)| ((*name).to_owned(), bytes_of(name, *len))).collect();
+        for step in [1, 1_000, 1 << 20] {
+            let read = fixture.read(Part::Files(None, PathPatterns::default()), step).unwrap();
+            assert!(read == expected, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn path_means_itself_and_what_is_below_it_and_no_neighbour() {
+        let fixture = fixture(&FILES, true);
+        assert_eq!(fixture.names(Part::Entries(Some(path("a")))), ["a"]);
+        assert_eq!(fixture.names(Part::Entries(Some(path("b")))), ["b/1.csv", "b/2.txt", "b/c/3.csv"]);
+        assert_eq!(fixture.names(Part::Entries(Some(path("b/c")))), ["b/c/3.csv"]);
+        assert_eq!(fixture.names(Part::Entries(None)).len(), FILES.len());
+        let csv = PathPatterns::new(vec!["*.csv".to_owned()]).unwrap();
+        assert_eq!(fixture.names(Part::Files(Some(path("b")), csv)), ["b/1.csv", "b/c/3.csv"]);
+        for absent in ["aa", "b/", "0", "zzz", "b/1.csv/x"] {
+            let Ok(absent) = DatasetPath::new(absent) else { continue };
+            let read = fixture.read(Part::Entries(Some(absent.clone())), 1);
+            assert!(matches!(&read, Err(ContentError::NoPath(path)) if *path == absent), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn range_of_a_file_ends_where_the_file_ends() {
+        let fixture = fixture(&FILES, true);
+        let range = |name: &str, offset, len| {
+            let part = Part::File { path: Some(path(name)), offset, len };
+            fixture.read(part, 1_000).unwrap().remove(0).1
+        };
+        let a = bytes_of("a", 300_000);
+        assert_eq!(range("a", 0, None), a);
+        assert_eq!(range("a", 100_000, Some(150_000)), a[100_000..250_000]);
+        assert_eq!(range("a", 299_999, Some(u64::MAX)), a[299_999..]);
+        assert_eq!(range("a", u64::MAX, None), b"");
+        assert_eq!(range("b/2.txt", 1, Some(2)), b"/2");
+    }
+
+    #[test]
+    fn one_file_must_be_meant() {
+        let fixture = fixture(&FILES, true);
+        let read = |path| fixture.read(Part::File { path, offset: 0, len: None }, 1);
+        assert!(matches!(read(None), Err(ContentError::SeveralFiles(6))));
+        assert!(matches!(read(Some(path("b"))), Err(ContentError::IsFolder(_))));
+        assert!(matches!(read(Some(path("x"))), Err(ContentError::NoPath(_))));
+    }
+
+    #[test]
+    fn reader_goes_on_where_a_chunk_was_missing() {
+        let fixture = fixture(&FILES, false);
+        let mut reader = fixture.reader(Part::Files(None, PathPatterns::default()));
+        let (mut read, mut n_missing) = (Vec::new(), 0);
+        loop {
+            match reader.step(1_000) {
+                Ok(events) if events.is_empty() => break,
+                Ok(events) => read.extend(events.into_iter().filter_map(|event| match event {
+                    Event::Data(bytes) => Some(bytes.into_vec()),
+                    _ => None,
+                })),
+                Err(ContentError::Missing(id)) => {
+                    n_missing += 1;
+                    let chunk = fixture.chunks.iter().find(|chunk| chunk.id() == id).unwrap();
+                    assert!(fixture.store.stores().chunks().put(chunk).unwrap(), "it was missing indeed");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(n_missing > 1, "{n_missing}");
+        let expected: Vec<u8> = FILES.iter().flat_map(|(name, len)| bytes_of(name, *len)).collect();
+        assert!(read.concat() == expected);
+    }
+}

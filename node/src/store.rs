@@ -18,7 +18,7 @@ use bib_core::catalog::access::AccessCache;
 use bib_core::catalog::context::{ContextError, op_context};
 use bib_core::chunk::{Chunk, ChunkError};
 use bib_core::command::{Applied, Command, Origin};
-use bib_core::port::{Catalog, CatalogRead, ChunkStore, StoreError};
+use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, KeyRange, Order, StoreError, Table, Visit};
 use bib_core::wire::message::ChunkData;
 use bib_storage_redb::{Folder, RedbCatalog, SegmentStore};
 use futures::channel::oneshot;
@@ -355,13 +355,19 @@ impl Writer {
     fn commit_once<A>(&mut self, group: &[(impl std::borrow::Borrow<Command>, A)]) -> Result<Vec<Applied>, StoreError> {
         let (now, reducer) = (timestamp(), &mut self.reducer);
         let mut applied = Vec::with_capacity(group.len());
+        let mut changes = false;
         let result = self.shared.catalog.write(&mut |txn| {
             applied.clear();
+            let mut watched = Watched { txn, changes: false };
             for (command, _) in group {
-                applied.push(reducer.apply(txn, command.borrow(), now)?);
+                applied.push(reducer.apply(&mut watched, command.borrow(), now)?);
             }
-            Ok(())
+            changes = watched.changes;
+            // A commit that changes nothing would write some ten pages all the same: it is undone instead.
+            if changes { Ok(()) } else { Err(stopped()) }
         });
+        let done = applied.len() == group.len();
+        let result = if done && !changes { Ok(()) } else { result };
         match result {
             Ok(()) => Ok(applied),
             Err(error) => {
@@ -397,6 +403,42 @@ impl Writer {
     }
 }
 
+/// A transaction that notes whether anything was changed.
+struct Watched<'a> {
+    txn: &'a mut dyn CatalogTxn,
+    changes: bool,
+}
+
+impl CatalogRead for Watched<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.txn.get(table, key)
+    }
+
+    fn scan(&self, table: Table, range: KeyRange<'_>, order: Order, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.txn.scan(table, range, order, visit)
+    }
+
+    fn len(&self, table: Table) -> Result<u64, StoreError> {
+        self.txn.len(table)
+    }
+}
+
+impl CatalogTxn for Watched<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.changes = true;
+        self.txn.put(table, key, value)
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        // What is not there cannot be taken away.
+        if self.txn.get(table, key)?.is_some() {
+            self.changes = true;
+            self.txn.remove(table, key)?;
+        }
+        Ok(())
+    }
+}
+
 /// The same error for another one who waits.
 fn copy(error: &StoreError) -> StoreError {
     match error {
@@ -406,5 +448,145 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Locked(why) => StoreError::Locked(why.clone()),
         StoreError::ReadOnly(why) => StoreError::ReadOnly(why.clone()),
         error => StoreError::Io(std::io::Error::other(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bib_core::api::request::Paging;
+    use bib_core::catalog::{content, list};
+    use bib_core::command::{OpOutcome, Refused};
+    use bib_core::id::{ManifestId, NodeId};
+    use bib_core::key::SecretKey;
+    use bib_core::model::Visibility;
+    use bib_core::op::operation::FieldChanges;
+    use bib_core::op::{Body, Operation, Unsigned};
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::config::budget::MIN_MEMORY;
+    use crate::runtime::Spawner;
+
+    fn with_store<T>(dir: &Path, test: impl AsyncFnOnce(&Store) -> T) -> T {
+        let (store, thread) = Store::open(dir, &Budget::of(MIN_MEMORY), Pool::new(2)).unwrap();
+        let result = Spawner::new().block_on(test(&store));
+        store.close();
+        thread.join();
+        result
+    }
+
+    fn topic(name: &str, user: u8) -> Operation {
+        let key = SecretKey::from_seed([user; 32]);
+        let name = name.parse().unwrap();
+        let fields = FieldChanges::default();
+        let body = Body::CreateTopic { parent: None, name, visibility: Visibility::Public, fields };
+        let (parents, keeps, time) = (Vec::new(), Vec::new(), timestamp());
+        Unsigned { topic: None, author: key.user_id(), lamport: 1, time, parents, keeps, body }.sign(&key).unwrap()
+    }
+
+    fn by_user(op: Operation) -> Command {
+        Command::Apply { ops: vec![op], origin: Origin::User }
+    }
+
+    fn chunk(byte: u8) -> (Chunk, ChunkData) {
+        let chunk = Chunk::from_raw(vec![byte; 10_000]);
+        let (id, len, codec) = (chunk.id(), chunk.len(), chunk.codec());
+        let data = ChunkData { id, len, codec, bytes: chunk.encoded().to_vec() };
+        (chunk, data)
+    }
+
+    #[test]
+    fn commands_that_wait_together_do_not_share_their_refusals() {
+        let dir = tempfile::tempdir().unwrap();
+        with_store(dir.path(), async |store| {
+            let names = ["a", "b", "b", "c"].into_iter().zip(1..);
+            let applied = join_all(names.map(|(name, user)| store.apply(by_user(topic(name, user))))).await;
+            let outcomes: Vec<_> = applied.into_iter().map(|applied| applied.unwrap().outcomes.remove(0)).collect();
+            let is_new: Vec<bool> = outcomes.iter().map(|outcome| *outcome == OpOutcome::New).collect();
+            assert_eq!(is_new, [true, true, false, true], "{outcomes:?}");
+            assert!(matches!(outcomes[2], OpOutcome::Refused(Refused::Exists(_))), "{outcomes:?}");
+        });
+        with_store(dir.path(), async |store| {
+            let paging = Paging { limit: 10, offset: 0 };
+            let listed = store.read(move |read| list::topics(read, None, paging)).await.unwrap();
+            let paths: Vec<&str> = listed.items.iter().map(|item| item.path.as_str()).collect();
+            assert_eq!(paths, ["a", "b", "c"]);
+        });
+    }
+
+    #[test]
+    fn content_is_durable_before_the_catalog_says_that_it_is_here() {
+        let dir = tempfile::tempdir().unwrap();
+        with_store(dir.path(), async |store| {
+            let (chunk, data) = chunk(1);
+            let manifest = ManifestId::from(chunk.id());
+            assert!(store.put(data.clone()).await.unwrap());
+            assert!(!store.put(data).await.unwrap(), "a chunk is stored once");
+            let fsyncs = || store.stores().chunks().stats().unwrap().fsyncs;
+            let before = fsyncs();
+            store.apply(Command::Stage(manifest)).await.unwrap();
+            assert!(fsyncs() > before);
+            assert!(store.read(move |read| content::is_here(read, &manifest)).await.unwrap());
+        });
+    }
+
+    #[test]
+    fn chunk_that_is_not_what_it_says_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        with_store(dir.path(), async |store| {
+            let ((other, _), (_, data)) = (chunk(1), chunk(2));
+            let lie = ChunkData { id: other.id(), ..data };
+            assert!(matches!(store.put(lie).await, Err(PutError::Bad(_))));
+            assert!(!store.stores().chunks().has(&other.id()).unwrap());
+        });
+    }
+
+    #[test]
+    fn news_is_of_what_users_did_and_says_when_some_was_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        with_store(dir.path(), async |store| {
+            let news = store.news();
+            let from_peer = Origin::Peer(NodeId::from_bytes([9; 32]));
+            store.apply(Command::Apply { ops: vec![topic("peers", 1)], origin: from_peer }).await.unwrap();
+            assert!(news.is_empty());
+            store.apply(by_user(topic("mine", 2))).await.unwrap();
+            assert_eq!(news.recv().await.unwrap().new.len(), 1);
+            assert!(!store.missed_news());
+            let many = (0..MAX_NEWS + 1).map(|n| store.apply(by_user(topic(&format!("t{n}"), 3))));
+            assert!(join_all(many).await.iter().all(Result::is_ok));
+            assert_eq!(news.len(), MAX_NEWS);
+            assert!(store.missed_news());
+            assert!(!store.missed_news(), "it is told once");
+        });
+    }
+
+    #[test]
+    fn command_that_changes_nothing_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        with_store(dir.path(), async |store| {
+            let op = topic("a", 1);
+            store.apply(by_user(op.clone())).await.unwrap();
+            let catalog = || std::fs::read(dir.path().join("catalog.redb")).unwrap();
+            let before = catalog();
+            store.apply(Command::Expire).await.unwrap();
+            let again = store.apply(by_user(op)).await.unwrap();
+            assert_eq!(again.outcomes, [OpOutcome::Known]);
+            let refused = store.apply(by_user(topic("a", 2))).await.unwrap();
+            assert!(matches!(refused.outcomes[..], [OpOutcome::Refused(_)]));
+            assert!(catalog() == before);
+            store.apply(by_user(topic("b", 2))).await.unwrap();
+            assert!(catalog() != before);
+        });
+    }
+
+    #[test]
+    fn closed_store_does_what_waits_and_takes_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        with_store(dir.path(), async |store| {
+            let waiting = store.apply(by_user(topic("last", 1)));
+            let (applied, ()) = futures::future::join(waiting, async { store.close() }).await;
+            assert_eq!(applied.unwrap().outcomes, [OpOutcome::New]);
+            assert!(store.apply(by_user(topic("late", 2))).await.is_err());
+        });
     }
 }
