@@ -1,6 +1,7 @@
 //! Developer verbs: `cargo xtask <verb>`. They need nothing but Rust and a C compiler.
 
 mod demo;
+mod drift;
 mod plain_blake3;
 mod process;
 mod rules;

@@ -5,7 +5,7 @@ use std::process::Command;
 use bib_benches::Result;
 
 use crate::process::{cargo, root, step, target_dir};
-use crate::rules;
+use crate::{drift, rules};
 
 /// Seconds that each fuzz target runs in the gate.
 const FUZZ_SECONDS: u64 = 3;
@@ -14,6 +14,7 @@ const FUZZ_SECONDS: u64 = 3;
 pub fn run() -> Result<()> {
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     rules::check()?;
+    drift::check()?;
     step(
         "lints",
         cargo().args(["clippy", "--locked", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
