@@ -282,8 +282,14 @@ impl Machines {
                         }
                         self.report(id, Verdict::Accept);
                     }
-                    gossip::Verdict::Reject(_) => self.report(id, Verdict::Reject),
-                    gossip::Verdict::Ignore(_) => self.report(id, Verdict::Ignore),
+                    gossip::Verdict::Reject(why) => {
+                        log::debug!(author:% = source, from:% = from, why = why.word(); "gossip is rejected");
+                        self.report(id, Verdict::Reject);
+                    }
+                    gossip::Verdict::Ignore(why) => {
+                        log::debug!(author:% = source, from:% = from, why = why.word(); "gossip is ignored");
+                        self.report(id, Verdict::Ignore);
+                    }
                 }
                 Ok(())
             }
@@ -341,6 +347,8 @@ impl Machines {
                 Ok(())
             }
             (Applying::Gossip { topic, source, from, id }, Some(applied)) => {
+                log::debug!(author:% = source, from:% = from, outcomes:? = applied.outcomes; "gossip is applied");
+                self.had_gossip = true;
                 let verdict = match self.gate.handle_applied(&applied.outcomes) {
                     Ok(()) => Verdict::Accept,
                     Err(_) => Verdict::Reject,
@@ -461,8 +469,8 @@ enum Opened {
 
 /// Runs until the task is dropped.
 pub(crate) async fn run(ctx: Rc<Context>) {
-    let configured: Vec<String> = ctx.config().peers.iter().map(ToString::to_string).collect();
-    let mut machines = Machines::new(ctx.id, &configured);
+    let configured = || -> Vec<String> { ctx.config().peers.iter().map(ToString::to_string).collect() };
+    let mut machines = Machines::new(ctx.id, &configured());
     // Each link has at most one message on its way.
     let opened = async_channel::unbounded();
     let mut driver = Driver { ctx: ctx.clone(), links: BTreeMap::new(), n_links: 0, opened };
@@ -489,7 +497,7 @@ pub(crate) async fn run(ctx: Rc<Context>) {
             }
             Err(error) => {
                 log::error!(error:% = error; "synchronisation of the catalog begins anew");
-                machines = Machines::new(ctx.id, &configured);
+                machines = Machines::new(ctx.id, &configured());
                 driver.links.clear();
                 inputs = vec![Input::Started];
                 let connected: Vec<NodeId> = ctx.network.view.borrow().connected().collect();

@@ -2,7 +2,7 @@
 //! or computes for long.
 //!
 //! Invariant: a panic ends the task or the job it happens in, is logged as an error, and nothing else. The pool has at
-//! most [`POOL_THREADS`] threads and [`POOL_QUEUE`] waiting jobs; whoever comes then waits.
+//! most [`POOL_THREADS`] threads and 64 waiting jobs; whoever comes then waits.
 //!
 //! Deliberately absent: timers, which `async-io` has, and anything that knows what the tasks do.
 

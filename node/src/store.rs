@@ -3,7 +3,7 @@
 //! Invariant: a command is answered only after the commit that holds it is on the disk, and content is on the disk
 //! before the catalog says that it is here. Commands that wait together are committed together.
 //!
-//! Its queue has [`QUEUE`] places; whoever comes when it is full waits. Reads run on the pool, each on a snapshot of its
+//! Its queue has 256 places; whoever comes when it is full waits. Reads run on the pool, each on a snapshot of its
 //! own. After a failed commit the store takes no more writes, and says why.
 
 use std::path::Path;

@@ -28,7 +28,7 @@ pub struct Budget {
     pub mailbox_bytes: usize,
     /// Ingests at the same time, each with a chunk or two in hand; a count.
     pub n_ingests: usize,
-    /// Operations of which the access histories are remembered; a count.
+    /// Operations of which the access histories are remembered, by the store thread and once more for reads; a count.
     pub cached_ops: usize,
     /// Connections to peers; a count.
     pub max_peers: usize,
@@ -56,7 +56,7 @@ impl Budget {
             session_bytes: bytes(11, MAX_SESSIONS as u64 * (4 << 20)),
             mailbox_bytes: bytes(4, 8 << 20),
             n_ingests: usize::try_from((free / (24 << 20)).clamp(1, 8)).unwrap_or(1),
-            cached_ops: usize::try_from(share(5, 64 << 20) / CACHED_OP).unwrap_or(usize::MAX),
+            cached_ops: usize::try_from(share(5, 64 << 20) / (2 * CACHED_OP)).unwrap_or(usize::MAX),
             max_peers: usize::try_from((share(8, 400 * PEER) / PEER).max(8)).unwrap_or(8),
         }
     }
@@ -73,7 +73,7 @@ mod tests {
             let caches = budget.catalog_cache + budget.index_cache;
             let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes + budget.mailbox_bytes;
             let in_hand = (budget.pool_threads + budget.n_ingests) * 2 * MAX_CHUNK_LEN;
-            let counted = budget.cached_ops as u64 * CACHED_OP + budget.max_peers as u64 * PEER;
+            let counted = 2 * budget.cached_ops as u64 * CACHED_OP + budget.max_peers as u64 * PEER;
             let total = BASE + (caches + flows + in_hand) as u64 + counted;
             assert!(total <= memory, "{total} of {memory}: {budget:?}");
             assert!(budget.fetch_bytes >= 2 * MAX_CHUNK_LEN, "{budget:?}");

@@ -60,7 +60,7 @@ impl AsRef<str> for Protocol {
     }
 }
 
-/// Names one [`open`](Streams::open); its answer carries it.
+/// Names one request to open a stream; its answer carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenId(u64);
 

@@ -1,0 +1,348 @@
+//! A real node and a peer that is played by the test: what the node answers, and what it does about those who lie.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../control/client.rs"]
+#[allow(dead_code, reason = "shared with the tests of the control socket")]
+mod client;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use async_io::Timer;
+use bib_core::api::{Event, Request, UploadPart};
+use bib_core::chunk::Chunk;
+use bib_core::encode::{Versioned, decode, encode};
+use bib_core::id::{ChunkId, ManifestId, NodeId, OpId, TopicId, VersionId};
+use bib_core::key::SecretKey;
+use bib_core::limits::CLOCK_SKEW;
+use bib_core::model::manifest::{EntryKind, ManifestKind, reader};
+use bib_core::model::{ContentFormat, Visibility};
+use bib_core::op::operation::{FieldChanges, NewVersion};
+use bib_core::op::{Body, Operation, Unsigned};
+use bib_core::time::Timestamp;
+use bib_core::wire::gossip::{GLOBAL, GossipBody, GossipMessage, topic_name};
+use bib_core::wire::message::{
+    DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, NodeMode, RefusalCode, SyncRequest,
+    SyncResponse,
+};
+use bib_node::Spawner;
+use bib_node::net::{FrameReader, FrameWriter, Net, NetConfig, NetEvent, Protocol, Published, Security};
+use client::{Client, TestNode, user};
+use futures::future::{Either, select};
+use serde_bytes::ByteBuf;
+
+/// Longer than anything takes that is waited for, so that a test that would hang fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The peer that the test plays.
+struct Played {
+    net: Net,
+    node: NodeId,
+}
+
+type Stream = (FrameReader, FrameWriter);
+
+impl Played {
+    /// Connects to a node.
+    async fn connect(spawner: &Spawner, node: &TestNode) -> Self {
+        let config = NetConfig {
+            identity: user(99),
+            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+            security: Security::Auto,
+            agent: "test".to_owned(),
+            max_connections: 10,
+        };
+        let mut net = Net::start(config, spawner.shared()).unwrap();
+        net.dial(address(node).parse().unwrap());
+        loop {
+            if let NetEvent::Connected { node, .. } = net.next().await {
+                return Self { net, node };
+            }
+        }
+    }
+
+    async fn open(&mut self, protocol: Protocol) -> Stream {
+        let wanted = self.net.open(&self.node, protocol);
+        loop {
+            match self.net.next().await {
+                NetEvent::Opened { id, stream, .. } if id == wanted => return stream.split(),
+                NetEvent::OpenFailed { id, error, .. } if id == wanted => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Does some work while the network is driven.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let driving = async {
+            loop {
+                self.net.next().await;
+            }
+        };
+        match select(pin!(work), pin!(driving)).await {
+            Either::Left((value, _)) => value,
+            Either::Right((never, _)) => never,
+        }
+    }
+
+    async fn asks<Q, R>(&mut self, stream: &mut Stream, req: u64, body: Q) -> R
+    where
+        Envelope<Q>: Versioned,
+        Envelope<R>: Versioned,
+    {
+        let (reader, writer) = stream;
+        let frame = encode(&Envelope { req, body });
+        let answer = self.during(async {
+            writer.write(&frame).await.unwrap();
+            reader.read().await.unwrap().expect("an answer comes")
+        });
+        let answer: Envelope<R> = decode(&answer.await).unwrap();
+        assert_eq!(answer.req, req);
+        answer.body
+    }
+
+    /// Sends a message when the node has subscribed to the topic.
+    async fn gossips(&mut self, topic: &str, bytes: &[u8]) {
+        self.net.subscribe(topic).unwrap();
+        loop {
+            match self.net.publish(topic, bytes.to_vec()).unwrap() {
+                Published::Sent => return,
+                Published::NoPeers => {}
+                other => panic!("{other:?}"),
+            }
+            // A subscription is no event of its own; the next one of any kind, or a moment, may have brought it.
+            let next = pin!(self.net.next());
+            select(next, pin!(Timer::after(Duration::from_millis(20)))).await;
+        }
+    }
+}
+
+fn run(test: impl AsyncFnOnce(&Spawner)) {
+    let spawner = Spawner::new();
+    spawner.block_on(async {
+        let hang = pin!(Timer::after(PATIENCE));
+        if let Either::Right(_) = select(pin!(test(&spawner)), hang).await {
+            panic!("nothing happened any more");
+        }
+    });
+}
+
+fn address(node: &TestNode) -> String {
+    let mut client = node.connect();
+    client.open(None);
+    loop {
+        let answer = client.call(Request::Status).unwrap();
+        let [Event::Status(status)] = &answer[..] else { panic!("{answer:?}") };
+        if let Some(address) = status.addresses.first() {
+            return address.clone();
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_micros()).unwrap())
+}
+
+fn topic(key: &SecretKey, name: &str) -> Operation {
+    let fields = FieldChanges::default();
+    let body = Body::CreateTopic { parent: None, name: name.parse().unwrap(), visibility: Visibility::Public, fields };
+    sign(key, None, &[], body)
+}
+
+fn sign(key: &SecretKey, topic: Option<TopicId>, after: &[&Operation], body: Body) -> Operation {
+    let parents: Vec<OpId> = after.iter().map(|op| op.id()).collect();
+    let lamport = 1 + after.iter().map(|op| op.lamport).max().unwrap_or(0);
+    let time = now();
+    Unsigned { topic, author: key.user_id(), lamport, time, parents, keeps: Vec::new(), body }.sign(key).unwrap()
+}
+
+fn submit(client: &mut Client, ops: &[&Operation]) {
+    let ops = ops.iter().map(|op| ByteBuf::from(op.bytes())).collect();
+    client.call(Request::OpSubmit { ops }).unwrap();
+}
+
+/// Publishes bytes as the version 1.0.0 of `t/d`; its id and manifest.
+fn publish(node: &TestNode, key: &SecretKey, bytes: &[u8]) -> (VersionId, ManifestId) {
+    let mut client = node.session(key);
+    let ingest = client.begin(Request::Ingest { dataset: None, kind: ManifestKind::File, expected: None }, 0);
+    client.upload(ingest, UploadPart::Entry { path: "f".to_owned(), kind: EntryKind::File });
+    client.upload(ingest, UploadPart::Data(ByteBuf::from(bytes)));
+    client.upload(ingest, UploadPart::End);
+    let events = client.result(ingest).unwrap();
+    let [Event::Staged(staged)] = &events[..] else { panic!("{events:?}") };
+    let root = topic(key, "t");
+    let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
+    let dataset = sign(key, Some(root.id().into()), &[&root], dataset);
+    let version = Body::PublishVersion(NewVersion {
+        dataset: dataset.id().into(),
+        semver: "1.0.0".parse().unwrap(),
+        previous: None,
+        message: String::new(),
+        manifest: staged.manifest,
+        content: staged.content,
+        size: staged.size,
+        n_files: staged.n_files,
+        format: ContentFormat::Binary,
+        schema: None,
+        row_count: None,
+        license: None,
+        source_url: None,
+    });
+    let version = sign(key, Some(root.id().into()), &[&dataset], version);
+    submit(&mut client, &[&root, &dataset, &version]);
+    (version.id().into(), staged.manifest)
+}
+
+#[test]
+fn node_says_what_it_is_and_holds() {
+    let node = TestNode::start("");
+    let root = topic(&user(1), "weather");
+    submit(&mut node.session(&user(1)), &[&root]);
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        let mut stream = peer.open(Protocol::Discovery).await;
+        let DiscoveryResponse::PeerInfo(info) = peer.asks(&mut stream, 1, DiscoveryRequest::PeerInfo).await else {
+            panic!("an answer to the question");
+        };
+        assert_eq!((info.node, info.mode), (peer.node, NodeMode::Full));
+        assert_eq!(info.protocols, Protocol::ALL.map(|protocol| protocol.name().to_owned()));
+        let list = DiscoveryRequest::ListTopics { after: None, limit: 10 };
+        let DiscoveryResponse::Topics { topics, more: false } = peer.asks(&mut stream, 2, list).await else {
+            panic!("an answer to the question");
+        };
+        assert_eq!(topics.iter().map(|topic| topic.id).collect::<Vec<_>>(), [root.id().into()]);
+
+        let mut stream = peer.open(Protocol::Sync).await;
+        let get = SyncRequest::GetOps { ids: vec![root.id(), OpId::from_bytes([0; 32])] };
+        let SyncResponse::Ops(ops) = peer.asks(&mut stream, 1, get).await else { panic!("an answer") };
+        assert_eq!(ops, [ByteBuf::from(root.bytes())]);
+    });
+}
+
+#[test]
+fn content_of_public_versions_is_served_in_pieces_that_verify() {
+    let node = TestNode::start("");
+    let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    let (version, manifest) = publish(&node, &user(1), &bytes);
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        let mut stream = peer.open(Protocol::Data).await;
+        let manifest_of = DataRequest::GetManifest { version, pages: Vec::new() };
+        let page = chunks(&mut peer, &mut stream, 1, manifest_of).await.unwrap().remove(0);
+        assert_eq!(ManifestId::from(page.id()), manifest);
+        let raw = page.into_raw();
+        let root = reader::root(manifest, |_| Ok::<_, std::convert::Infallible>(Some(raw.clone()))).unwrap();
+        let mut cursor = reader::Cursor::chunks(&root);
+        let mut ids: Vec<ChunkId> = Vec::new();
+        while let Some(chunk) = cursor.next(&mut |_: &ChunkId| Ok::<_, std::convert::Infallible>(None)).unwrap() {
+            ids.push(chunk.id);
+        }
+        let got =
+            chunks(&mut peer, &mut stream, 2, DataRequest::GetChunks { version, ids: ids.clone() }).await.unwrap();
+        let stream_bytes: Vec<u8> =
+            ids.iter().flat_map(|id| got.iter().find(|chunk| chunk.id() == *id).cloned().unwrap().into_raw()).collect();
+        assert!(stream_bytes == bytes);
+
+        let unknown = DataRequest::GetChunks { version: VersionId::from_bytes([0; 32]), ids };
+        assert_eq!(chunks(&mut peer, &mut stream, 3, unknown).await.unwrap_err(), RefusalCode::NotFound);
+    });
+}
+
+/// Asks for chunks or pages; all that come are verified.
+async fn chunks(
+    peer: &mut Played,
+    (reader, writer): &mut Stream,
+    req: u64,
+    body: DataRequest,
+) -> Result<Vec<Chunk>, RefusalCode> {
+    let frame = encode(&Envelope { req, body });
+    peer.during(async {
+        writer.write(&frame).await.unwrap();
+        let mut chunks = Vec::new();
+        loop {
+            let answer: Envelope<DataResponse> = decode(&reader.read().await.unwrap().unwrap()).unwrap();
+            assert_eq!(answer.req, req);
+            match answer.body {
+                DataResponse::Chunk(data) => {
+                    chunks.push(Chunk::verify(data.id, data.len, data.codec, data.bytes).unwrap());
+                }
+                DataResponse::End => return Ok(chunks),
+                DataResponse::Refused(refusal) => return Err(refusal.code),
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+#[test]
+fn garbage_ends_its_stream_and_nothing_else() {
+    let node = TestNode::start("");
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        for protocol in Protocol::ALL {
+            for garbage in [&b""[..], b"\xff", &[1; 3_000]] {
+                let (mut reader, mut writer) = peer.open(protocol).await;
+                let ended = peer.during(async {
+                    writer.write(garbage).await.unwrap();
+                    reader.read().await
+                });
+                assert!(!matches!(ended.await, Ok(Some(_))), "{protocol:?}");
+            }
+        }
+        let mut stream = peer.open(Protocol::Discovery).await;
+        let info: DiscoveryResponse = peer.asks(&mut stream, 1, DiscoveryRequest::PeerInfo).await;
+        assert!(matches!(info, DiscoveryResponse::PeerInfo(_)));
+    });
+    node.is_well();
+}
+
+fn message(body: GossipBody, sent_at: Timestamp) -> Vec<u8> {
+    encode(&GossipMessage { sent_at, body })
+}
+
+#[test]
+fn gossip_is_taken_when_it_is_good_and_counted_when_it_is_not() {
+    let node = TestNode::start("");
+    let (owner, stranger) = (user(1), user(2));
+    let root = topic(&owner, "weather");
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        let good = message(GossipBody::NewRoot(ByteBuf::from(root.bytes())), now());
+        peer.gossips(GLOBAL, &good).await;
+        let mut client = node.connect();
+        client.open(None);
+        while client.call(Request::TopicGet("weather".parse().unwrap())).is_err() {
+            peer.during(Timer::after(Duration::from_millis(10))).await;
+        }
+
+        let mut forged = topic(&owner, "forged").bytes().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        peer.gossips(GLOBAL, &message(GossipBody::NewRoot(ByteBuf::from(forged)), now())).await;
+        peer.gossips(GLOBAL, &[1, 0, 200]).await;
+        let old = now().saturating_sub(2 * CLOCK_SKEW);
+        let late = topic(&owner, "late");
+        peer.gossips(GLOBAL, &message(GossipBody::NewRoot(ByteBuf::from(late.bytes())), old)).await;
+        let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
+        let dataset = sign(&stranger, Some(root.id().into()), &[&root], dataset);
+        let theirs = message(GossipBody::Ops(vec![ByteBuf::from(dataset.bytes())]), now());
+        peer.gossips(&topic_name(&root.id().into()), &theirs).await;
+
+        let expected = ["forged", "malformed", "stale", "unauthorised"];
+        loop {
+            let answer = client.call(Request::Status).unwrap();
+            let [Event::Status(status)] = &answer[..] else { panic!("{answer:?}") };
+            let refused: Vec<&str> =
+                status.gossip_refused.iter().filter(|(_, n)| *n > 0).map(|(reason, _)| reason.as_str()).collect();
+            if refused == expected {
+                assert_eq!(status.n_topics, 1, "none of them changed anything");
+                break;
+            }
+            assert!(refused.iter().all(|reason| expected.contains(reason)), "{refused:?}");
+            peer.during(Timer::after(Duration::from_millis(10))).await;
+        }
+    });
+    node.is_well();
+}
