@@ -4,6 +4,7 @@
 //! a connection that is not ready in time is dropped.
 
 mod muxer;
+mod noise;
 mod secure;
 mod socket;
 mod tcp;
