@@ -87,9 +87,6 @@ struct Crowd {
 
 fn main() -> Result<()> {
     let args: Args = argh::from_env();
-    if std::env::var_os("NOWARM").is_none() {
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
-    }
     match args.what {
         What::Bulk(bulk) => measure_bulk(&bulk),
         What::Peers(peers) => measure_peers(&peers),

@@ -342,4 +342,27 @@ mod tests {
         forged[to..to + len].copy_from_slice(&theirs[from..from + len]);
         assert!(Certificate::read(&forged).is_err());
     }
+
+    #[test]
+    fn any_bytes_are_refused_without_a_panic() {
+        let (bytes, _) = generate(&identity()).unwrap();
+        let mut seed = 7_u64;
+        let mut random = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize
+        };
+        for _ in 0..20_000 {
+            let mut changed = bytes.to_vec();
+            for _ in 0..1 + random() % 4 {
+                let position = random() % changed.len();
+                match random() % 3 {
+                    0 => changed[position] = random() as u8,
+                    1 => changed.truncate(position.max(1)),
+                    _ => changed.insert(position, random() as u8),
+                }
+            }
+            // Changes may undo each other.
+            assert!(changed == bytes.to_vec() || Certificate::read(&changed).is_err());
+        }
+    }
 }
