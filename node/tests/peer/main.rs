@@ -6,28 +6,32 @@
 #[allow(dead_code, reason = "shared with the tests of the control socket")]
 mod client;
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
 use async_io::Timer;
 use bib_core::api::{Event, Request, UploadPart};
-use bib_core::chunk::Chunk;
+use bib_core::chunk::{Chunk, Codec};
+use bib_core::chunker::ChunkerParams;
 use bib_core::encode::{Versioned, decode, encode};
-use bib_core::id::{ChunkId, ManifestId, NodeId, OpId, TopicId, VersionId};
+use bib_core::hash::hash;
+use bib_core::id::{ChunkId, ContentId, ManifestId, NodeId, OpId, TopicId, VersionId};
 use bib_core::key::SecretKey;
 use bib_core::limits::CLOCK_SKEW;
+use bib_core::model::manifest::builder::{Builder, Built, Piece};
 use bib_core::model::manifest::{EntryKind, ManifestKind, reader};
-use bib_core::model::{ContentFormat, Visibility};
+use bib_core::model::{ContentFormat, DatasetPath, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Operation, Unsigned};
 use bib_core::time::Timestamp;
 use bib_core::wire::gossip::{GLOBAL, GossipBody, GossipMessage, topic_name};
 use bib_core::wire::message::{
-    DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, NodeMode, RefusalCode, SyncRequest,
-    SyncResponse,
+    ChunkData, DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, NodeMode, RefusalCode,
+    SyncRequest, SyncResponse,
 };
 use bib_node::Spawner;
-use bib_node::net::{FrameReader, FrameWriter, Net, NetConfig, NetEvent, Protocol, Published, Security};
+use bib_node::net::{FrameReader, FrameStream, FrameWriter, Net, NetConfig, NetEvent, Protocol, Published, Security};
 use client::{Client, TestNode, user};
 use futures::future::{Either, select};
 use serde_bytes::ByteBuf;
@@ -163,6 +167,24 @@ fn submit(client: &mut Client, ops: &[&Operation]) {
     client.call(Request::OpSubmit { ops }).unwrap();
 }
 
+fn version_of(dataset: &Operation, manifest: ManifestId, content: ContentId, (size, n_files): (u64, u64)) -> Body {
+    Body::PublishVersion(NewVersion {
+        dataset: dataset.id().into(),
+        semver: "1.0.0".parse().unwrap(),
+        previous: None,
+        message: String::new(),
+        manifest,
+        content,
+        size,
+        n_files,
+        format: ContentFormat::Binary,
+        schema: None,
+        row_count: None,
+        license: None,
+        source_url: None,
+    })
+}
+
 /// Publishes bytes as the version 1.0.0 of `t/d`; its id and manifest.
 fn publish(node: &TestNode, key: &SecretKey, bytes: &[u8]) -> (VersionId, ManifestId) {
     let mut client = node.session(key);
@@ -175,21 +197,7 @@ fn publish(node: &TestNode, key: &SecretKey, bytes: &[u8]) -> (VersionId, Manife
     let root = topic(key, "t");
     let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
     let dataset = sign(key, Some(root.id().into()), &[&root], dataset);
-    let version = Body::PublishVersion(NewVersion {
-        dataset: dataset.id().into(),
-        semver: "1.0.0".parse().unwrap(),
-        previous: None,
-        message: String::new(),
-        manifest: staged.manifest,
-        content: staged.content,
-        size: staged.size,
-        n_files: staged.n_files,
-        format: ContentFormat::Binary,
-        schema: None,
-        row_count: None,
-        license: None,
-        source_url: None,
-    });
+    let version = version_of(&dataset, staged.manifest, staged.content, (staged.size, staged.n_files));
     let version = sign(key, Some(root.id().into()), &[&dataset], version);
     submit(&mut client, &[&root, &dataset, &version]);
     (version.id().into(), staged.manifest)
@@ -233,10 +241,10 @@ fn content_of_public_versions_is_served_in_pieces_that_verify() {
         let page = chunks(&mut peer, &mut stream, 1, manifest_of).await.unwrap().remove(0);
         assert_eq!(ManifestId::from(page.id()), manifest);
         let raw = page.into_raw();
-        let root = reader::root(manifest, |_| Ok::<_, std::convert::Infallible>(Some(raw.clone()))).unwrap();
+        let root = reader::root(manifest, |_| Ok::<_, Infallible>(Some(raw.clone()))).unwrap();
         let mut cursor = reader::Cursor::chunks(&root);
         let mut ids: Vec<ChunkId> = Vec::new();
-        while let Some(chunk) = cursor.next(&mut |_: &ChunkId| Ok::<_, std::convert::Infallible>(None)).unwrap() {
+        while let Some(chunk) = cursor.next(&mut |_: &ChunkId| Ok::<_, Infallible>(None)).unwrap() {
             ids.push(chunk.id);
         }
         let got =
@@ -345,4 +353,94 @@ fn gossip_is_taken_when_it_is_good_and_counted_when_it_is_not() {
         }
     });
     node.is_well();
+}
+
+/// Chunks and pages of one file, and what was built.
+fn built(bytes: &[u8]) -> (Vec<Chunk>, Built) {
+    let mut chunks = Vec::new();
+    let mut sink = |piece| {
+        let (Piece::Content(chunk) | Piece::Page(chunk)) = piece;
+        chunks.push(chunk.compress());
+        Ok::<_, Infallible>(())
+    };
+    let mut builder = Builder::new(ManifestKind::File, ChunkerParams::with_average(4 << 10));
+    builder.begin(DatasetPath::new("f").unwrap(), EntryKind::File, &mut sink).unwrap();
+    builder.push(bytes, &mut sink).unwrap();
+    let built = builder.finish(None, &mut sink).unwrap();
+    (chunks, built)
+}
+
+/// Answers requests for data: pages as they are, content with one byte changed.
+async fn lies(stream: FrameStream, chunks: Vec<Chunk>, root: ChunkId) {
+    let (mut reader, mut writer) = stream.split();
+    while let Ok(Some(frame)) = reader.read().await {
+        let Envelope { req, body } = decode::<Envelope<DataRequest>>(&frame).unwrap();
+        let answers: Vec<DataResponse> = match body {
+            DataRequest::Have { .. } => vec![DataResponse::Have { complete: true, bitmap: Vec::new() }],
+            DataRequest::GetManifest { .. } => vec![chunk_data(&chunks, root, 0), DataResponse::End],
+            DataRequest::GetChunks { ids, .. } => {
+                ids.into_iter().map(|id| chunk_data(&chunks, id, 1)).chain([DataResponse::End]).collect()
+            }
+            DataRequest::Cancel { .. } => continue,
+        };
+        for body in answers {
+            // The node may have closed the stream.
+            if writer.write(&encode(&Envelope { req, body })).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn chunk_data(chunks: &[Chunk], id: ChunkId, change: u8) -> DataResponse {
+    let mut bytes = chunks.iter().find(|chunk| chunk.id() == id).cloned().unwrap().into_raw();
+    bytes[0] ^= change;
+    DataResponse::Chunk(ChunkData { id, len: bytes.len() as u32, codec: Codec::None, bytes })
+}
+
+#[test]
+fn provider_that_sends_wrong_bytes_is_banned_and_nothing_of_it_is_stored() {
+    let node = TestNode::start("");
+    let key = user(1);
+    let noise: Vec<u8> = (0..4_000_u32).flat_map(|i| hash(&i.to_le_bytes())).collect();
+    let (chunks_of_it, built) = built(&noise);
+    let root = topic(&key, "t");
+    let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
+    let dataset = sign(&key, Some(root.id().into()), &[&root], dataset);
+    let version = version_of(&dataset, built.manifest, built.content, (built.size, built.n_files));
+    let version = sign(&key, Some(root.id().into()), &[&dataset], version);
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        let mut stream = peer.open(Protocol::Sync).await;
+        let ops = [&root, &dataset, &version].map(|op| ByteBuf::from(op.bytes())).to_vec();
+        let SyncResponse::Pushed { accepted: 3, .. } = peer.asks(&mut stream, 1, SyncRequest::PushOps { ops }).await
+        else {
+            panic!("the operations are taken");
+        };
+        let page = ChunkId::from(built.manifest);
+        loop {
+            match peer.net.next().await {
+                NetEvent::Inbound { protocol: Protocol::Data, stream, .. } => {
+                    spawner.spawn("lies", lies(stream, chunks_of_it.clone(), page)).detach();
+                }
+                NetEvent::Disconnected { .. } => break,
+                _ => {}
+            }
+        }
+        // Nor is it let in again.
+        peer.net.dial(address(&node).parse().unwrap());
+        loop {
+            match peer.net.next().await {
+                NetEvent::DialFailed { .. } | NetEvent::Disconnected { .. } => break,
+                _ => {}
+            }
+        }
+    });
+    let mut client = node.connect();
+    client.open(None);
+    let answer = client.call(Request::Status).unwrap();
+    let [Event::Status(status)] = &answer[..] else { panic!("{answer:?}") };
+    assert_eq!((status.n_versions, status.n_peers), (1, 0));
+    let pages = chunks_of_it.len() as u64 - built.n_chunks;
+    assert!(status.chunks.n_chunks <= pages, "only pages, which were right, are stored: {:?}", status.chunks);
 }
