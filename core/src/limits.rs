@@ -34,10 +34,8 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// A connection whose sent bytes are not acknowledged for so long is dead.
 pub const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// Bytes that a socket is asked for at once when less is wanted. Held only while in use.
-pub const SOCKET_READ_AHEAD: usize = 32 << 10;
-/// Bytes that the encryption holds until they are sent.
-pub const SECURE_UNSENT: usize = 128 << 10;
+/// Bytes that a socket is asked for at once: a record of the encryption and what follows it. Held only while in use.
+pub const SOCKET_READ_AHEAD: usize = 64 << 10;
 /// Streams of one connection, of both directions and all protocols: [`MAX_STREAMS_PER_PEER`] and some for libp2p's own.
 pub const MUXER_STREAMS: usize = 48;
 /// Bytes that all streams of one connection may receive ahead of their readers: 256 KiB for each as yamux prescribes,
@@ -45,7 +43,7 @@ pub const MUXER_STREAMS: usize = 48;
 pub const MUXER_WINDOWS: usize = MUXER_STREAMS * (256 << 10) + (4 << 20);
 /// Bytes of payload in one frame of the muxer: with its header two whole records of Noise, and below the size from
 /// which glibc asks the kernel for each allocation.
-pub const MUXER_FRAME: usize = 2 * 65_519 - 12;
+pub const MUXER_FRAME: usize = 2 * 64_511 - 12;
 /// Bytes that the muxer writes before it flushes, when there is more to write.
 pub const MUXER_UNFLUSHED: usize = 128 << 10;
 /// Streams of bib protocols with one peer, both directions together; the next one is refused.

@@ -4,7 +4,6 @@
 //! a connection that is not ready in time is dropped.
 
 mod muxer;
-mod noise;
 mod secure;
 mod socket;
 mod tcp;

@@ -10,11 +10,10 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use futures::{AsyncRead, AsyncWrite, FutureExt};
 use futures_rustls::TlsStream;
-use libp2p::PeerId;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use libp2p::identity::Keypair;
+use libp2p::{PeerId, noise};
 
-use super::noise::{self, Noise, Sealed};
 use super::tls::{self, Tls};
 use crate::net::NetError;
 
@@ -30,16 +29,19 @@ pub enum Security {
     Tls,
 }
 
+/// The name under which both sides agree on Noise.
+const NOISE: &str = "/noise";
+
 /// Encrypts a connection and authenticates its peer.
 #[derive(Clone)]
 pub(crate) struct Secure {
-    noise: Noise,
+    noise: noise::Config,
     tls: Option<Tls>,
 }
 
 impl Secure {
     pub(crate) fn new(identity: &Keypair, security: Security) -> Result<Self, NetError> {
-        let noise = Noise::new(identity)?;
+        let noise = noise::Config::new(identity).map_err(|error| NetError::Identity(error.to_string()))?;
         let with_tls = match security {
             Security::Auto => tls::has_aes(),
             Security::Noise => false,
@@ -55,13 +57,13 @@ impl UpgradeInfo for Secure {
     type InfoIter = std::iter::Chain<std::option::IntoIter<&'static str>, std::iter::Once<&'static str>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.tls.is_some().then_some(tls::PROTOCOL).into_iter().chain(std::iter::once(noise::PROTOCOL))
+        self.tls.is_some().then_some(tls::PROTOCOL).into_iter().chain(std::iter::once(NOISE))
     }
 }
 
 /// An encrypted connection.
 pub(crate) enum Channel<C> {
-    Noise(Box<Sealed<C>>),
+    Noise(Box<noise::Output<C>>),
     Tls(Box<TlsStream<C>>),
 }
 
@@ -78,7 +80,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> InboundConnectionUpgrad
                 Some(tls) if protocol == tls::PROTOCOL => {
                     tls.accept(io).await.map(|(peer, stream)| (peer, Channel::Tls(stream.into())))
                 }
-                _ => self.noise.accept(io).await.map(|(peer, stream)| (peer, Channel::Noise(stream.into()))),
+                _ => {
+                    let (peer, stream) = self.noise.upgrade_inbound(io, protocol).await.map_err(io::Error::other)?;
+                    Ok((peer, Channel::Noise(stream.into())))
+                }
             }
         }
         .boxed()
@@ -96,7 +101,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin + Send + 'static> OutboundConnectionUpgra
                 Some(tls) if protocol == tls::PROTOCOL => {
                     tls.connect(io).await.map(|(peer, stream)| (peer, Channel::Tls(stream.into())))
                 }
-                _ => self.noise.connect(io).await.map(|(peer, stream)| (peer, Channel::Noise(stream.into()))),
+                _ => {
+                    let (peer, stream) = self.noise.upgrade_outbound(io, protocol).await.map_err(io::Error::other)?;
+                    Ok((peer, Channel::Noise(stream.into())))
+                }
             }
         }
         .boxed()
