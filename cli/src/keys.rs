@@ -1,7 +1,7 @@
 //! The user's key: where it is, whether it may be used, and signing with it. The secret stays in this process (or in
 //! an SSH agent); a node only ever sees signatures.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -157,7 +157,9 @@ pub(crate) fn locate(ctx: &Context) -> Result<Option<Located>> {
 
 fn read(ctx: &Context, path: &Path) -> Result<Option<Located>> {
     let fail = |error| CliError::io("read the key", path, &error);
-    let file = match File::open(path) {
+    // A fifo is opened without waiting for who writes to it.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fail(error)),

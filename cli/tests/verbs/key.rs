@@ -135,3 +135,12 @@ fn real_agent_signs_with_a_key_that_bib_never_reads() {
         std::panic::resume_unwind(panic);
     }
 }
+
+#[test]
+fn fifo_in_place_of_a_key_is_refused_at_once() {
+    let home = Home::new();
+    let made = Command::new("mkfifo").arg(home.path("work/fifo")).status().unwrap();
+    assert!(made.success());
+    let refused = home.bib(["key", "show", "--key", "fifo"]).fails(2);
+    assert!(refused.stderr.contains("is not a file"), "{refused:?}");
+}

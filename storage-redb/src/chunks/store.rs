@@ -18,7 +18,7 @@
 //! Deliberately absent: overwriting, a segment grows, is full, and is later only read; time, who puts chunks calls
 //! `flush` at the latest after [`FLUSH_INTERVAL`](limits::FLUSH_INTERVAL).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bib_core::chunk::Chunk;
@@ -84,6 +84,9 @@ struct View {
     unindexed: BTreeMap<ChunkId, Location>,
     /// Made when it is first needed after a flush, so that a `put` or `has` costs one descent of the tree.
     indexed: Option<Snapshot>,
+    /// Chunks that were read and are not what was written: not held, so that they are fetched or put again. What is not
+    /// noted here for want of room is reported at each read.
+    damaged: BTreeSet<ChunkId>,
 }
 
 /// Chunks in segments below one folder. See the module.
@@ -265,11 +268,15 @@ impl SegmentStore {
     /// Notes a record that lies in a segment.
     fn add(&self, writer: &mut Writer, segment: u64, header: &RecordHeader, offset: u64) {
         let RecordHeader { id, raw_len, stored_len, codec } = *header;
+        let mut view = self.view_mut();
         writer.unindexed_bytes += header.record_len();
-        writer.figures.n_chunks += 1;
         writer.figures.stored_bytes += header.record_len();
-        writer.figures.raw_bytes += u64::from(raw_len);
-        self.view_mut().unindexed.insert(id, Location { segment, offset, raw_len, stored_len, codec });
+        // One in place of a damaged one was counted before.
+        if !view.damaged.remove(&id) {
+            writer.figures.n_chunks += 1;
+            writer.figures.raw_bytes += u64::from(raw_len);
+        }
+        view.unindexed.insert(id, Location { segment, offset, raw_len, stored_len, codec });
     }
 
     fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
@@ -277,6 +284,9 @@ impl SegmentStore {
             let view = self.view();
             if let Some(location) = view.unindexed.get(id) {
                 return Ok(Some(*location));
+            }
+            if view.damaged.contains(id) {
+                return Ok(None);
             }
             // A snapshot ends when a failure makes the index open its file again; another one is then taken.
             if let Some(Ok(found)) = view.indexed.as_ref().map(|indexed| indexed.get(id)) {
@@ -289,6 +299,22 @@ impl SegmentStore {
         }
         view.indexed = None;
         view.indexed.insert(self.index.snapshot()?).get(id)
+    }
+
+    /// Notes that the record of a chunk is damaged: the chunk is not held until it is put again.
+    fn note_damaged(&self, id: &ChunkId, location: &Location) -> Result<(), StoreError> {
+        if self.locate(id)? != Some(*location) {
+            // It was put again meanwhile.
+            return Ok(());
+        }
+        let mut view = self.view_mut();
+        if view.unindexed.get(id).is_none_or(|held| held == location)
+            && view.damaged.len() < self.bounds.unindexed_chunks
+        {
+            view.unindexed.remove(id);
+            view.damaged.insert(*id);
+        }
+        Ok(())
     }
 
     /// Flushes when no more may wait.
@@ -386,7 +412,8 @@ impl ChunkStore for SegmentStore {
         let Some(location) = self.locate(id)? else { return Ok(None) };
         let damaged = |what: &dyn std::fmt::Display| {
             let place = format!("{} at {}", segment_name(location.segment), location.offset);
-            StoreError::Corrupt(format!("chunk {id} in {place}: {what}"))
+            self.note_damaged(id, &location)?;
+            Err(StoreError::Corrupt(format!("chunk {id} in {place}: {what}")))
         };
         let read = self.open.get(&self.disk, location.segment).map_err(StoreError::Io).and_then(|file| {
             // The hash says more than header and checksum could.
@@ -397,11 +424,14 @@ impl ChunkStore for SegmentStore {
             Err(StoreError::Io(error))
                 if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
             {
-                return Err(damaged(&error));
+                return damaged(&error);
             }
             read => read?,
         };
-        Chunk::verify(*id, location.raw_len, location.codec, payload).map(Some).map_err(|error| damaged(&error))
+        match Chunk::verify(*id, location.raw_len, location.codec, payload) {
+            Ok(chunk) => Ok(Some(chunk)),
+            Err(error) => damaged(&error),
+        }
     }
 
     fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {

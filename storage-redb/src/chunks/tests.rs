@@ -291,3 +291,29 @@ fn flush_of_nothing_writes_and_syncs_nothing() {
     }
     assert_eq!(store.stats().unwrap(), before);
 }
+
+#[test]
+fn damaged_chunk_can_be_put_again_and_stays_whole() {
+    let (folder, chunks) = filled(4);
+    let path = folder.path().join(FIRST);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let last = chunks.last().unwrap();
+    let store = open(folder.path()).unwrap();
+    let before = store.stats().unwrap();
+    assert!(matches!(store.get(&last.id()), Err(StoreError::Corrupt(_))));
+    assert!(!store.has(&last.id()).unwrap(), "what is known to be damaged is not held");
+    assert_eq!(store.get(&last.id()).unwrap(), None);
+    assert!(store.put(last).unwrap());
+    assert_held(&store, &chunks);
+    store.flush().unwrap();
+    assert_held(&store, &chunks);
+    assert!(!store.put(last).unwrap());
+    let after = store.stats().unwrap();
+    assert_eq!((after.n_chunks, after.raw_bytes), (before.n_chunks, before.raw_bytes));
+    drop(store);
+    let store = open(folder.path()).unwrap();
+    assert_held(&store, &chunks);
+    assert_eq!(store.stats().unwrap().n_chunks, before.n_chunks);
+}
