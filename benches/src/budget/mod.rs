@@ -3,6 +3,7 @@
 //! Wall times on shared machines mean little: a rate stands beside that of another program in the same run. CPU
 //! seconds, bytes, counts of fsync, memory and sizes stand alone.
 
+mod endurance;
 mod footprint;
 mod transfer;
 mod trees;
@@ -11,17 +12,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failure::{Failure, Result};
-use crate::lab::Programs;
+use crate::lab::{Lab, Programs};
 
 /// One measurement.
 type Measure = fn(&mut Bench) -> Result<()>;
 
 /// All measurements: name, what it measures, how.
-pub const ALL: [(&str, &str, Measure); 6] = [
+pub const ALL: [(&str, &str, Measure); 8] = [
     ("size", "release binaries and crates", footprint::size),
     ("idle", "memory, threads, cold start and `bib status` of an idle node", footprint::idle),
     ("file", "a file of 1 GiB, beside sendme and raw TCP", transfer::file),
     ("row", "one row more in the middle of a CSV of 1 GiB", transfer::row),
+    ("memory", "a file of 2 GiB under the smallest ceiling of memory", endurance::memory),
+    ("resume", "a fetch that is killed again and again", endurance::resume),
     ("small", "100,000 files of 1 to 4 KiB", trees::small_files),
     ("docs", "the tree of the toolchain's HTML documentation", trees::documentation),
 ];
@@ -33,12 +36,14 @@ pub struct Bench {
     tools: PathBuf,
     crates: Option<u64>,
     rows: Vec<[String; 3]>,
+    /// Folders that are removed in the end.
+    kept: Vec<Lab>,
 }
 
 impl Bench {
     /// One for these programs; others for comparison are installed below `tools`.
     pub const fn new(programs: Programs, tools: PathBuf, crates: Option<u64>) -> Self {
-        Self { programs, tools, crates, rows: Vec::new() }
+        Self { programs, tools, crates, rows: Vec::new(), kept: Vec::new() }
     }
 
     /// Measures all, or those with the given names, and prints a table in the end.
@@ -59,6 +64,7 @@ impl Bench {
         for [what, goal, measured] in &self.rows {
             say(&format!("| {what} | {goal} | {measured} |"));
         }
+        self.kept.clear();
         Ok(())
     }
 

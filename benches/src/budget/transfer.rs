@@ -15,7 +15,7 @@ use crate::{generate, same};
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The smallest ceiling that a node accepts.
-const MEMORY: &str = "limits.memory = \"32MiB\"";
+pub(super) const MEMORY: &str = "limits.memory = \"32MiB\"";
 /// The program to compare with, and its version: pinned, so that runs can be compared.
 const SENDME: (&str, &str) = ("sendme", "0.37.1");
 /// The row that a second version has more.
@@ -145,7 +145,7 @@ pub(super) fn move_path(lab: &Lab, path: &Path, reference: &str) -> Result<(Move
 }
 
 /// An address of a node on loopback.
-fn address(home: &Home) -> Result<String> {
+pub(super) fn address(home: &Home) -> Result<String> {
     let status = home.json(["status"])?;
     let addresses = status["addresses"].as_array().into_iter().flatten().filter_map(|address| address.as_str());
     let loopback = addresses.into_iter().find(|address| address.starts_with("/ip4/127.0.0.1/tcp/"));
@@ -256,6 +256,12 @@ pub(super) fn file(bench: &mut Bench) -> Result<()> {
             "",
             format!("{:.0} MiB/s, {:.2} CPU-s/GiB", rate(moved.size, tcp.elapsed), per_gib(tcp.cpu, moved.size)),
         );
+        let disk = raw_write(path)?;
+        bench.row(
+            &format!("the file copied once, synced every 16 MiB, {what}, same run"),
+            "",
+            format!("{:.0} MiB/s, {:.2} CPU-s/GiB", rate(moved.size, disk.elapsed), per_gib(disk.cpu, moved.size)),
+        );
         let theirs = sendme_once(bench, &sendme, path)?;
         bench.row(
             &format!("sendme {}, {what}, same run", SENDME.1),
@@ -308,13 +314,41 @@ pub(super) fn row(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-struct Tcp {
+/// What the machine itself takes for something.
+struct Raw {
     elapsed: Duration,
     cpu: Duration,
 }
 
+/// A copy of a file beside it, synced now and then: what a store cannot do without. A fetch writes twice.
+fn raw_write(path: &Path) -> Result<Raw> {
+    const SYNC: u64 = 16 << 20;
+    let copy = path.with_extension("copy");
+    let mut from = std::fs::File::open(path).during("open the file")?;
+    let before = lab::usage(std::process::id())?;
+    let start = Instant::now();
+    let mut to = std::fs::File::create(&copy).during("make a copy")?;
+    let mut buf = vec![0; 256 << 10];
+    let mut unsynced = 0;
+    loop {
+        let n = from.read(&mut buf).during("read the file")?;
+        to.write_all(&buf[..n]).during("write the copy")?;
+        unsynced += n as u64;
+        if n == 0 || unsynced >= SYNC {
+            to.sync_data().during("sync the copy")?;
+            unsynced = 0;
+        }
+        if n == 0 {
+            break;
+        }
+    }
+    let raw = Raw { elapsed: start.elapsed(), cpu: lab::usage(std::process::id())?.cpu().saturating_sub(before.cpu()) };
+    std::fs::remove_file(&copy).during("remove the copy")?;
+    Ok(raw)
+}
+
 /// A file over a socket of loopback and into nothing: what the machine can do at most.
-fn raw_tcp(path: &Path) -> Result<Tcp> {
+fn raw_tcp(path: &Path) -> Result<Raw> {
     const BUF: usize = 256 << 10;
     let listener = TcpListener::bind("127.0.0.1:0").during("listen")?;
     let address = listener.local_addr().during("listen")?;
@@ -336,7 +370,7 @@ fn raw_tcp(path: &Path) -> Result<Tcp> {
     while stream.read(&mut buf).during("receive")? > 0 {}
     sender.join().map_err(|_| Failure("the sender panicked".to_owned()))??;
     let elapsed = start.elapsed();
-    Ok(Tcp { elapsed, cpu: lab::usage(std::process::id())?.cpu().saturating_sub(before.cpu()) })
+    Ok(Raw { elapsed, cpu: lab::usage(std::process::id())?.cpu().saturating_sub(before.cpu()) })
 }
 
 struct Theirs {

@@ -240,6 +240,36 @@ fn damaged_chunk_is_never_given_out_and_comes_again_from_a_peer() -> Result<()> 
 }
 
 #[test]
+fn catalog_that_was_lost_comes_again_from_a_peer() -> Result<()> {
+    let mut two = Two::start()?;
+    let file = write(&two.a, "f", "content")?;
+    publish(&two.a, &file, "t/f")?;
+    sees(&two.b, "t/f@1.0.0")?;
+    get(&two.b, "t/f", "out")?;
+    two.node_b.stop()?;
+    std::fs::remove_file(two.b.data_dir().join("catalog.redb")).during("remove the catalog")?;
+    two.node_b = two.b.start()?;
+    two.b.bib(["peer", "connect", &address(&two.a)?])?;
+    sees(&two.b, "t/f@1.0.0")?;
+    same::file(&file, &get(&two.b, "t/f", "again")?)?;
+    // The chunks were here all the time.
+    let received = two.b.figure("wire_received")?;
+    ensure(received == 0, || format!("{received} bytes came again"))
+}
+
+#[test]
+fn index_that_was_lost_is_made_again_from_the_segments() -> Result<()> {
+    let one = One::start()?;
+    let file = one.home.work("noise.bin");
+    generate::noise(&file, 3 << 20, 7)?;
+    publish(&one.home, &file, "t/noise")?;
+    one.node.stop()?;
+    std::fs::remove_file(one.home.data_dir().join("segments/index.redb")).during("remove the index")?;
+    let _node = one.home.start()?;
+    same::file(&file, &get(&one.home, "t/noise", "out")?)
+}
+
+#[test]
 fn wrong_line_of_the_configuration_is_named_with_its_place() -> Result<()> {
     let one = One::start()?;
     one.node.stop()?;
