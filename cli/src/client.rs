@@ -205,6 +205,8 @@ impl Client {
             if let Err(error) = &fed
                 && error.code() != Some(ErrorCode::Unreachable)
             {
+                // A node that has other uploads to take first may not read; it sees the end of the session.
+                let _ = uploader.writer.get_ref().set_write_timeout(Some(GRACE));
                 let _ = send(uploader.writer, &ClientFrame::Cancel { id }).and_then(|()| uploader.flush());
                 // Also ends the reading thread.
                 let _ = uploader.writer.get_ref().shutdown(Shutdown::Both);
@@ -276,6 +278,11 @@ pub(crate) struct Uploader<'a> {
 }
 
 impl Uploader<'_> {
+    /// The socket, to see whether the node is still there.
+    pub(crate) fn socket(&self) -> Result<UnixStream> {
+        self.writer.get_ref().try_clone().map_err(|error| lost(&error))
+    }
+
     /// Sends a part.
     pub(crate) fn part(&mut self, part: UploadPart) -> Result<()> {
         send(self.writer, &ClientFrame::Upload { id: self.id, part })

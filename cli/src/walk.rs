@@ -14,6 +14,7 @@ use bib_core::api::{ErrorCode, UploadPart};
 use bib_core::limits::CONTROL_DATA_LEN;
 use bib_core::model::DatasetPath;
 use bib_core::model::manifest::{EntryKind, ManifestKind};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -104,13 +105,21 @@ impl Source {
         }
     }
 
-    /// Reads everything, in order.
-    pub(crate) fn send(&self, part: &mut dyn FnMut(UploadPart) -> Result<()>) -> Result<()> {
+    /// Reads everything, in order. Stdin may be silent for long: it counts as ended when the socket to which the parts
+    /// go is, and then nothing can be sent any more, not even the end.
+    pub(crate) fn send(
+        &self,
+        socket: Option<BorrowedFd<'_>>,
+        part: &mut dyn FnMut(UploadPart) -> Result<()>,
+    ) -> Result<()> {
         match self {
             Self::Stdin { name } => {
                 part(UploadPart::Entry { path: name.clone(), kind: EntryKind::File })?;
-                let mut stdin = std::io::stdin().lock();
-                copy(&mut stdin, CONTROL_DATA_LEN, part).map_err(|error| error.at(Path::new("-")))?;
+                // Read without the buffer of `std::io`, in which bytes would wait unseen by a poll.
+                let stdin = rustix::stdio::stdin().try_clone_to_owned();
+                let stdin = File::from(stdin.map_err(|error| CliError::io("read", Path::new("-"), &error))?);
+                copy(&mut Watched { file: &stdin, socket }, CONTROL_DATA_LEN, part)
+                    .map_err(|error| error.at(Path::new("-")))?;
                 Ok(())
             }
             Self::File { path, name } => {
@@ -153,6 +162,26 @@ fn send_file(file: File, shown: &str, name: &str, part: &mut dyn FnMut(UploadPar
 
 fn stat(file: &File, shown: &str) -> Result<Stat> {
     rustix::fs::fstat(file).map_err(|error| failed("read", shown, error))
+}
+
+/// A file that ends when a socket does.
+struct Watched<'a> {
+    file: &'a File,
+    socket: Option<BorrowedFd<'a>>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(socket) = &self.socket {
+            let mut fds = [PollFd::new(self.file, PollFlags::IN), PollFd::new(socket, PollFlags::empty())];
+            // Interrupted is tried again by the caller.
+            poll(&mut fds, None)?;
+            if fds[1].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+                return Ok(0);
+            }
+        }
+        self.file.read(buffer)
+    }
 }
 
 /// Why copying stopped: at our side or at the other.
@@ -354,7 +383,7 @@ mod tests {
     /// What a walk sends: path, kind and bytes of each entry.
     fn sent(root: &Path) -> Result<Vec<(String, EntryKind, Vec<u8>)>> {
         let mut entries: Vec<(String, EntryKind, Vec<u8>)> = Vec::new();
-        Source::at(root)?.send(&mut |part| {
+        Source::at(root)?.send(None, &mut |part| {
             match part {
                 UploadPart::Entry { path, kind } => entries.push((path, kind, Vec::new())),
                 UploadPart::Data(bytes) => {
@@ -489,7 +518,7 @@ mod tests {
             let old = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
             File::options().write(true).open(&path).unwrap().set_times(old).unwrap();
             let mut parts = 0;
-            let result = Source::at(&path).unwrap().send(&mut |part| {
+            let result = Source::at(&path).unwrap().send(None, &mut |part| {
                 if matches!(part, UploadPart::Data(_)) {
                     parts += 1;
                     if parts == 1 {
@@ -512,7 +541,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "a").unwrap();
         fs::write(dir.path().join("b"), "b").unwrap();
-        let result = Source::at(dir.path()).unwrap().send(&mut |part| {
+        let result = Source::at(dir.path()).unwrap().send(None, &mut |part| {
             if matches!(&part, UploadPart::Entry { path, .. } if path == "a") {
                 fs::remove_file(dir.path().join("b")).unwrap();
                 symlink("/etc/passwd", dir.path().join("b")).unwrap();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use argh::{ArgsInfo, FromArgs};
@@ -366,7 +367,10 @@ fn upload(
     let ui = ctx.ui;
     let staged = client.ingest(
         Request::Ingest { dataset, kind, expected },
-        |uploader| source.send(&mut |part| uploader.part(part)),
+        |uploader| {
+            let socket = uploader.socket()?;
+            source.send(Some(socket.as_fd()), &mut |part| uploader.part(part))
+        },
         |event| match event {
             IngestEvent::Progress(progress) => bar.update(&progress),
             IngestEvent::Warning(warning) => {

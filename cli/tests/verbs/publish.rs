@@ -1,5 +1,6 @@
 //! `bib publish`.
 
+use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use bib_core::api::{ErrorCode, Failure, Request};
@@ -158,6 +159,25 @@ fn node_that_dies_during_an_upload_is_an_error_and_not_a_hang() {
     node.world().hang_up_after = Some(1 << 20);
     let ran = home.bib(["publish", "big", "weather/big"]).fails(4);
     assert!(ran.stderr.contains("the node ended the session"), "{ran:?}");
+}
+
+#[test]
+fn node_that_goes_while_stdin_is_silent_is_an_error_and_not_a_hang() {
+    let (home, node) = Home::with_topic();
+    node.world().hang_up_after = Some(1);
+    let mut command = home.command(["publish", "-", "weather/stream"]);
+    let (from, mut to) = std::io::pipe().unwrap();
+    command.stdin(from);
+    // Enough for a first part; what follows never comes, and the pipe stays open.
+    let writer = std::thread::spawn(move || {
+        // The command may be gone before all is written.
+        let _ = to.write_all(&vec![7; 600_000]);
+        to
+    });
+    let ran = home.finish(command, b"").fails(4);
+    assert!(ran.stderr.contains("the node ended the session"), "{ran:?}");
+    drop(writer.join().unwrap());
+    assert!(node.world().versions.is_empty());
 }
 
 #[test]
