@@ -316,7 +316,10 @@ pub const LOGIN: Duration = Duration::from_secs(60);
 pub const CONTROL_STALL: Duration = Duration::from_secs(60);
 /// Control frames of at most this many bytes are read without asking for memory first.
 pub const MAX_FRAME_UNCOUNTED: usize = 4 << 10;
-/// Parts of an upload that wait for their call; each is counted in the memory of the sessions.
+/// How often it is looked whether a client is still there while nothing is read of it: it may wait for long.
+pub const GONE_CHECK: Duration = Duration::from_secs(1);
+/// Parts of an upload that wait for their call; each is counted in the memory of the sessions. A call that has no place
+/// yet has at most one small part.
 pub const MAX_WAITING_PARTS: usize = 256;
 /// Bytes of content that one step of an ingest or of a read handles.
 pub const CONTENT_STEP: usize = 512 << 10;

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 
-use async_channel::{Receiver, Sender};
+use async_channel::Receiver;
 use async_executor::Task;
 use async_io::Timer;
 use bib_core::api::{ErrorCode, Event, Failure, Request, UploadPart};
 use bib_core::id::{NodeId, UserId};
-use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, MAX_WAITING_PARTS, STORE_STOP};
+use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, STORE_STOP};
 use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
 use futures::future::{Either, select};
@@ -21,7 +21,7 @@ use crate::background::{self, Workers};
 use crate::catalog_sync::{self, Input};
 use crate::config::{Budget, Config, Sources};
 use crate::control::listener::{Listener, SocketError};
-use crate::control::{Caller, Incoming, Output, dispatch, session, within};
+use crate::control::{self, Caller, Feed, Incoming, Output, dispatch, session, within};
 use crate::credits::Credits;
 use crate::event_loop::EventLoop;
 use crate::fetch::Fetches;
@@ -277,14 +277,14 @@ impl Handle {
     /// Calls the node as its operator, or as a user whose identity the caller answers for.
     pub fn call(&self, user: Option<UserId>, request: Request) -> Call {
         let (events, received) = async_channel::bounded(4);
-        let (uploads, incoming) = async_channel::bounded(MAX_WAITING_PARTS);
+        let (feed, uploads) = control::uploads();
         let ctx = self.0.clone();
         let caller = Caller { user, uid: Some(self.0.uid), operator: true };
         let task = self.0.spawner.spawn("call", async move {
             let out = Output::Local(events);
-            dispatch::call(&ctx, caller, request, incoming, &out).await
+            dispatch::call(&ctx, caller, request, uploads, &out).await
         });
-        Call { ctx: self.0.clone(), events: received, uploads, task: Some(task) }
+        Call { ctx: self.0.clone(), events: received, feed, task: Some(task) }
     }
 }
 
@@ -292,7 +292,7 @@ impl Handle {
 pub struct Call {
     ctx: Rc<Context>,
     events: Receiver<Event>,
-    uploads: Sender<Incoming>,
+    feed: Feed,
     task: Option<Task<Option<Result<(), Failure>>>>,
 }
 
@@ -320,11 +320,11 @@ impl Call {
         }
     }
 
-    /// Hands in a part of an upload, when there is memory for it. A call that has ended lets it fall.
+    /// Hands in a part of an upload, when it is the turn of the call and there is memory for it. A call that has ended lets it fall.
     pub async fn upload(&self, part: UploadPart) {
+        self.feed.opened().await;
         let permit = self.ctx.session_credits.borrow(session::len_of(&part)).await;
-        // The result of the call says why nothing is taken any more.
-        let _ = self.uploads.send(Incoming { part, permit }).await;
+        self.feed.send(Incoming { part, permit }).await;
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::rc::Rc;
 
-use async_channel::Receiver;
 use bib_core::api::{Failure, Request};
 
-use super::{Caller, Incoming, Output};
+use super::{Caller, Output, Uploads};
 use crate::node::Context;
 use crate::service::{access, admin, catalog, content, peers, publish, status};
 
@@ -14,9 +13,12 @@ pub(crate) async fn call(
     ctx: &Rc<Context>,
     caller: Caller,
     request: Request,
-    uploads: Receiver<Incoming>,
+    uploads: Uploads,
     out: &Output,
 ) -> Result<(), Failure> {
+    if !matches!(request, Request::Ingest { .. }) {
+        uploads.refuse();
+    }
     match request {
         Request::Ping => Ok(()),
         Request::Status => status::status(ctx, out).await,

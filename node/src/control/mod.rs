@@ -6,15 +6,17 @@ pub(crate) mod dispatch;
 pub mod listener;
 pub(crate) mod session;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_channel::Sender;
+use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use bib_core::api::{ErrorCode, Event, Failure, ServerFrame, UploadPart};
 use bib_core::id::UserId;
+use bib_core::limits::MAX_WAITING_PARTS;
 use futures::future::{Either, select};
 
 use crate::credits::Permit;
@@ -42,6 +44,76 @@ pub(crate) struct Outgoing {
 pub(crate) struct Incoming {
     pub(crate) part: UploadPart,
     pub(crate) permit: Permit,
+}
+
+/// Where a call takes the parts of its upload from.
+///
+/// It begins shut: who sends the parts keeps them out of memory until the call opens it. So those that wait for their
+/// turn take no memory from the one whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    parts: Receiver<Incoming>,
+    gate: Receiver<Infallible>,
+}
+
+/// Where the parts of an upload are handed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed {
+    parts: Sender<Incoming>,
+    gate: Sender<Infallible>,
+}
+
+/// Both ends of an upload.
+pub(crate) fn uploads() -> (Feed, Uploads) {
+    let (sender, parts) = async_channel::bounded(MAX_WAITING_PARTS);
+    let (opened, gate) = async_channel::bounded(1);
+    (Feed { parts: sender, gate: opened }, Uploads { parts, gate })
+}
+
+impl Uploads {
+    /// From now on parts are taken.
+    pub(crate) fn open(&self) {
+        self.gate.close();
+    }
+
+    /// No part is taken; those that come fall.
+    pub(crate) fn refuse(&self) {
+        self.parts.close();
+        self.gate.close();
+    }
+
+    /// The parts that came.
+    pub(crate) const fn parts(&self) -> &Receiver<Incoming> {
+        &self.parts
+    }
+}
+
+impl Feed {
+    /// Whether parts may still be of use.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.parts.is_closed()
+    }
+
+    /// Whether the call takes parts, or has ended.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate.is_closed()
+    }
+
+    /// Whether nothing waits for the call.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Waits until the call takes parts, or has ended.
+    pub(crate) async fn opened(&self) {
+        self.gate.closed().await;
+    }
+
+    /// Hands in a part. A call that has ended lets it fall.
+    pub(crate) async fn send(&self, incoming: Incoming) {
+        // The result of the call says why nothing is taken any more.
+        let _ = self.parts.send(incoming).await;
+    }
 }
 
 /// Where a call puts what it yields. It waits while the caller does not take it.

@@ -5,7 +5,9 @@
 //! calls end.
 //!
 //! Parts of an upload wait for their call within the memory of the sessions; when that is used up, nothing more is read
-//! of the session, so that a client that sends faster than the disk takes is slowed.
+//! of the session, so that a client that sends faster than the disk takes is slowed. Of a session whose uploads all
+//! wait for their turn, nothing large is read: it would take the memory from those whose turn it is. Whoever leaves
+//! meanwhile is noticed; a cancellation is when what was sent before it can be read.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,15 +24,15 @@ use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Failure, Request, Serve
 use bib_core::encode::{decode, encode};
 use bib_core::key::{Purpose, verify};
 use bib_core::limits::{
-    CONTROL_STALL, LOGIN, MAX_CALLS_PER_SESSION, MAX_CONTROL_FRAME, MAX_FRAME_UNCOUNTED, MAX_WAITING_PARTS,
-    SESSION_IDLE,
+    CONTROL_STALL, GONE_CHECK, LOGIN, MAX_CALLS_PER_SESSION, MAX_CONTROL_FRAME, MAX_FRAME_UNCOUNTED, SESSION_IDLE,
 };
 use bib_core::wire::frame;
-use futures::future::{Either, select};
+use futures::future::{Either, select, select_all};
 use futures::io::BufReader;
 use futures::{AsyncReadExt, AsyncWriteExt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Caller, Incoming, Outgoing, Output, dispatch, within};
+use super::{Caller, Feed, Incoming, Outgoing, Output, dispatch, uploads, within};
 use crate::credits::{Credits, Permit};
 use crate::node::Context;
 
@@ -68,6 +70,7 @@ pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option
     let (ended, call_ended) = async_channel::bounded(1);
     let mut session = Session {
         ctx: ctx.clone(),
+        stream: stream.clone(),
         frames: frames.clone(),
         calls: Rc::default(),
         ended,
@@ -112,7 +115,7 @@ pub(crate) async fn turn_away(stream: Async<UnixStream>, failure: Failure) {
 }
 
 struct Call {
-    uploads: Sender<Incoming>,
+    feed: Feed,
     /// Dropping it ends the call.
     _alive: Sender<()>,
 }
@@ -124,6 +127,7 @@ type Frame = (ClientFrame, Option<Permit>);
 
 struct Session {
     ctx: Rc<Context>,
+    stream: Rc<Async<UnixStream>>,
     frames: Sender<Outgoing>,
     calls: Calls,
     /// Whether a call has ended since somebody looked.
@@ -152,7 +156,7 @@ impl Session {
 
     /// The next frame; `None` when the client has left.
     async fn next_frame(&self, input: &mut Input<'_>) -> Result<Option<Frame>, SessionError> {
-        let reading = pin!(read_frame(input, &self.ctx.session_credits));
+        let reading = pin!(self.read_frame(input));
         let over = async {
             match select(pin!(self.ctx.shutdown.wait()), pin!(Timer::after(SESSION_IDLE))).await {
                 Either::Left(_) => {
@@ -172,6 +176,65 @@ impl Session {
         }
     }
 
+    /// The next frame, with the memory that it holds when it is large; `None` when the client has left.
+    async fn read_frame(&self, input: &mut Input<'_>) -> Result<Option<Frame>, SessionError> {
+        let mut header = [0; frame::HEADER_LEN];
+        let first = input.read(&mut header).await?;
+        if first == 0 {
+            return Ok(None);
+        }
+        input.read_exact(&mut header[first..]).await?;
+        let len = frame::payload_len(header, MAX_CONTROL_FRAME)
+            .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
+        let credits = &self.ctx.session_credits;
+        let permit = if len > MAX_FRAME_UNCOUNTED {
+            self.unless_gone(async {
+                self.turn().await;
+                Some(credits.borrow(len).await)
+            })
+            .await?
+        } else {
+            None
+        };
+        let mut payload = vec![0; len];
+        unless_stalled(credits, input.read_exact(&mut payload)).await?;
+        let frame = decode(&payload)
+            .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
+        Ok(Some((frame, permit)))
+    }
+
+    /// Waits while there are uploads and all of them wait for their turn.
+    async fn turn(&self) {
+        loop {
+            let waiting: Vec<Feed> = {
+                let calls = self.calls.borrow();
+                let wanted = || calls.values().map(|call| &call.feed).filter(|feed| feed.is_wanted());
+                if wanted().any(Feed::is_open) {
+                    return;
+                }
+                wanted().cloned().collect()
+            };
+            if waiting.is_empty() {
+                return;
+            }
+            select_all(waiting.iter().map(|feed| Box::pin(feed.opened()))).await;
+        }
+    }
+
+    /// Waits for something other than the client, as long as the client is there.
+    async fn unless_gone<T>(&self, step: impl Future<Output = T>) -> Result<T, SessionError> {
+        let mut step = pin!(step);
+        loop {
+            match select(step, pin!(Timer::after(GONE_CHECK))).await {
+                Either::Left((value, _)) => return Ok(value),
+                Either::Right(_) if has_hung_up(&self.stream) => {
+                    return Err(SessionError::Io(io::ErrorKind::BrokenPipe.into()));
+                }
+                Either::Right((_, again)) => step = again,
+            }
+        }
+    }
+
     async fn calls_ended(&self) {
         while !self.calls.borrow().is_empty() {
             // The session keeps the other end of the channel.
@@ -186,8 +249,7 @@ impl Session {
 
     /// Hello and Auth; `false` when the client left before.
     async fn greet(&mut self, input: &mut Input<'_>) -> Result<bool, SessionError> {
-        let credits = &self.ctx.session_credits;
-        let api = match read_frame(input, credits).await? {
+        let api = match self.read_frame(input).await? {
             None => return Ok(false),
             Some((ClientFrame::Hello { api }, _)) => api,
             Some(_) => return Err(refused(ErrorCode::Invalid, "a session begins with a greeting")),
@@ -203,7 +265,7 @@ impl Session {
             let failure = Failure::new(ErrorCode::Unsupported, message);
             return Err(SessionError::Refused(failure.hinted("install the same version of bib and bibd")));
         }
-        self.caller.user = match read_frame(input, credits).await? {
+        self.caller.user = match self.read_frame(input).await? {
             None => return Ok(false),
             Some((ClientFrame::Auth(None), _)) => None,
             Some((ClientFrame::Auth(Some((user, signature))), _)) => {
@@ -246,16 +308,21 @@ impl Session {
                 Ok(())
             }
             ClientFrame::Upload { id, part } => {
-                let uploads = self.calls.borrow().get(&id).map(|call| call.uploads.clone());
+                let feed = self.calls.borrow().get(&id).map(|call| call.feed.clone());
                 // A call that has ended, or takes no uploads, lets them fall.
-                if let Some(uploads) = uploads.filter(|uploads| !uploads.is_closed()) {
+                let Some(feed) = feed.filter(Feed::is_wanted) else { return Ok(()) };
+                self.unless_gone(async {
+                    // The entry before the first data may wait, so that what follows it is seen.
+                    if permit.is_some() || !feed.is_empty() {
+                        feed.opened().await;
+                    }
                     let permit = match permit {
                         Some(permit) => permit,
                         None => self.ctx.session_credits.borrow(len_of(&part) + PART_COST).await,
                     };
-                    let _ = uploads.send(Incoming { part, permit }).await;
-                }
-                Ok(())
+                    feed.send(Incoming { part, permit }).await;
+                })
+                .await
             }
             ClientFrame::Cancel { id } => {
                 let was_there = self.calls.borrow_mut().remove(&id).is_some();
@@ -269,14 +336,14 @@ impl Session {
     }
 
     fn start(&self, id: u32, request_id: u64, deadline_ms: u32, request: Request, permit: Option<Permit>) {
-        let (uploads, incoming) = async_channel::bounded(MAX_WAITING_PARTS);
+        let (feed, uploads) = uploads();
         let (alive, cancelled) = async_channel::bounded::<()>(1);
-        self.calls.borrow_mut().insert(id, Call { uploads, _alive: alive });
+        self.calls.borrow_mut().insert(id, Call { feed, _alive: alive });
         let (ctx, frames, caller, calls) = (self.ctx.clone(), self.frames.clone(), self.caller, self.calls.clone());
         let ended = self.ended.clone();
         let task = async move {
             let output = Output::Session { id, frames: frames.clone() };
-            let call = guarded(dispatch::call(&ctx, caller, request, incoming, &output));
+            let call = guarded(dispatch::call(&ctx, caller, request, uploads, &output));
             let call = async {
                 let result = match deadline_ms {
                     0 => call.await,
@@ -340,22 +407,11 @@ async fn unless_stalled<T>(credits: &Credits, step: impl Future<Output = io::Res
     }
 }
 
-/// The next frame, with the memory that it holds when it is large; `None` when the client has left.
-async fn read_frame(input: &mut Input<'_>, credits: &Credits) -> Result<Option<Frame>, SessionError> {
-    let mut header = [0; frame::HEADER_LEN];
-    let first = input.read(&mut header).await?;
-    if first == 0 {
-        return Ok(None);
-    }
-    input.read_exact(&mut header[first..]).await?;
-    let len = frame::payload_len(header, MAX_CONTROL_FRAME)
-        .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
-    let permit = if len > MAX_FRAME_UNCOUNTED { Some(credits.borrow(len).await) } else { None };
-    let mut payload = vec![0; len];
-    unless_stalled(credits, input.read_exact(&mut payload)).await?;
-    let frame = decode(&payload)
-        .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
-    Ok(Some((frame, permit)))
+/// Whether the client has closed its end altogether; what it sent before may still be unread.
+fn has_hung_up(stream: &Async<UnixStream>) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 async fn write_frame(mut stream: &Async<UnixStream>, payload: &[u8]) -> io::Result<()> {

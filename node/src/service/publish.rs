@@ -23,7 +23,7 @@ use bib_core::model::{DatasetPath, ReferenceError};
 use bib_core::port::StoreError;
 
 use super::{require_user, store_failure};
-use crate::control::{Caller, Incoming, Output, within};
+use crate::control::{Caller, Incoming, Output, Uploads, within};
 use crate::node::Context;
 use crate::space::Disk;
 use crate::store::Stores;
@@ -207,13 +207,14 @@ pub(crate) async fn ingest(
     ctx: &Context,
     caller: &Caller,
     (dataset, kind, expected): (Option<DatasetId>, ManifestKind, Option<u64>),
-    uploads: &Receiver<Incoming>,
+    uploads: &Uploads,
     out: &Output,
 ) -> Result<(), Failure> {
     require_user(caller, "publishing")?;
     // Of a dataset that is there, little may be new; at least something must fit.
     let mut may_write = check_room(ctx, 1).await?;
     let _place = ctx.ingest_credits.borrow(1).await;
+    uploads.open();
     let chunker = chunker_of(ctx, dataset).await?;
     if let (None, Some(expected)) = (dataset, expected) {
         check_room(ctx, expected).await?;
@@ -222,7 +223,7 @@ pub(crate) async fn ingest(
     let mut ingest = Ingest { stores, builder: Builder::new(kind, chunker), figures: Figures::default() };
     let (mut flushed_at, mut looked_at) = (Instant::now(), 0);
     loop {
-        let parts = next_parts(ctx, uploads).await?;
+        let parts = next_parts(ctx, uploads.parts()).await?;
         let (parts, permits): (Vec<_>, Vec<_>) =
             parts.into_iter().map(|Incoming { part, permit }| (part, permit)).unzip();
         let (next, ended) = ctx

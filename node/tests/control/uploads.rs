@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use bib_core::api::{ClientFrame, ErrorCode, Event, Request, UploadPart};
+use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Event, Request, ServerFrame, UploadPart};
 use bib_core::encode::encode;
 use bib_core::hash::hash;
 use bib_core::id::ContentId;
-use bib_core::limits::CONTROL_DATA_LEN;
+use bib_core::limits::{CONTROL_DATA_LEN, MAX_SESSIONS};
 use bib_core::model::manifest::{EntryKind, ManifestKind};
 use serde_bytes::ByteBuf;
 
@@ -154,4 +154,88 @@ fn client_that_sends_faster_than_it_is_taken_is_slowed() {
     assert!(sent < 16 << 20, "{sent} bytes were taken although nobody has use for them");
     // Others are served meanwhile.
     node.is_well();
+}
+
+#[test]
+fn uploads_at_once_all_succeed_in_the_least_memory() {
+    // One place for an ingest, and memory for few parts: those that wait must leave it to the one whose turn it is.
+    let node = TestNode::start("limits.memory = '32MiB'");
+    let mut first = node.session(&user(1));
+    let held = first.begin_ingest();
+    first.upload(held, UploadPart::Entry { path: "f".to_owned(), kind: EntryKind::File });
+    assert_eq!(first.call(Request::Ping), Ok(Vec::new()));
+    let others: Vec<Client> = (2..6).map(|seed| node.session(&user(seed))).collect();
+    let (waiting, waits) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let publishers: Vec<_> = others
+            .into_iter()
+            .zip(2..)
+            .map(|(mut client, seed)| {
+                let waiting = waiting.clone();
+                scope.spawn(move || {
+                    let bytes = noise(3 << 20, seed);
+                    let id = client.begin_ingest();
+                    client.upload(id, UploadPart::Entry { path: "f".to_owned(), kind: EntryKind::File });
+                    let ping = client.begin(Request::Ping, 0);
+                    assert_eq!(client.result(ping), Ok(Vec::new()), "what waits for its turn holds up no other call");
+                    waiting.send(()).unwrap();
+                    for piece in bytes.chunks(CONTROL_DATA_LEN) {
+                        client.upload(id, UploadPart::Data(ByteBuf::from(piece)));
+                    }
+                    client.upload(id, UploadPart::End);
+                    client.result(id).unwrap()
+                })
+            })
+            .collect();
+        for _ in &publishers {
+            waits.recv().unwrap();
+        }
+        // All of it is needed by the first: more than the memory of the sessions.
+        for piece in noise(4 << 20, 1).chunks(CONTROL_DATA_LEN) {
+            first.upload(held, UploadPart::Data(ByteBuf::from(piece)));
+        }
+        first.upload(held, UploadPart::End);
+        assert_eq!(first.result(held).unwrap().len(), 1);
+        for publisher in publishers {
+            assert_eq!(publisher.join().unwrap().len(), 1);
+        }
+    });
+}
+
+#[test]
+fn who_leaves_or_cancels_while_its_upload_waits_for_its_turn_is_noticed() {
+    let node = TestNode::start("limits.memory = '32MiB'");
+    let mut first = node.session(&user(1));
+    let held = first.begin_ingest();
+    assert_eq!(first.call(Request::Ping), Ok(Vec::new()));
+    let mut regrets = node.session(&user(2));
+    let id = regrets.begin_ingest();
+    regrets.upload(id, UploadPart::Entry { path: "f".to_owned(), kind: EntryKind::File });
+    regrets.send(&ClientFrame::Cancel { id });
+    assert_eq!(regrets.result(id).unwrap_err().code, ErrorCode::Cancelled);
+    assert_eq!(regrets.call(Request::Ping), Ok(Vec::new()));
+    let mut leaves = node.session(&user(3));
+    let id = leaves.begin_ingest();
+    leaves.stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let part = encode(&ClientFrame::Upload { id, part: UploadPart::Data(ByteBuf::from(vec![7; CONTROL_DATA_LEN])) });
+    while leaves.send_bytes(&part).is_ok() {}
+    // The node is full: there is a place for a session when it has seen that somebody left.
+    let mut others: Vec<Client> = (3..MAX_SESSIONS).map(|_| node.session(&user(4))).collect();
+    assert_eq!(node.connect().refused().code, ErrorCode::Busy);
+    drop(leaves);
+    others.push(loop {
+        let mut client = node.connect();
+        // Who is turned away may be so before it is heard.
+        let _ = client.send_bytes(&encode(&ClientFrame::Hello { api: API_VERSION }));
+        match client.receive() {
+            Some(ServerFrame::Hello { .. }) => break client,
+            Some(ServerFrame::Failed { failure, .. }) => assert_eq!(failure.code, ErrorCode::Busy),
+            None => {}
+            other => panic!("{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    });
+    drop(others);
+    first.send(&ClientFrame::Cancel { id: held });
+    assert_eq!(staged(&mut regrets, b"now").size, 3, "nobody who is gone keeps the place");
 }
