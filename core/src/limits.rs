@@ -292,6 +292,14 @@ pub const SESSION_IDLE: Duration = Duration::from_secs(1_800);
 pub const MAX_KNOWN_PEERS: usize = 512;
 /// Bytes of a frame on `/bib/discovery` and `/bib/sync`: the largest page of entries or operations has less.
 pub const MAX_CATALOG_FRAME: usize = 1 << 20;
+/// Bytes of a request on `/bib/sync`: a batch of operations and what stands around them; all others are shorter.
+pub const MAX_SYNC_REQUEST_LEN: usize = SYNC_OPS_BYTES + (4 << 10);
+/// Bytes of a request on `/bib/discovery`: an announcement has 64 bytes for each of its topics, 16 KiB in all.
+pub const MAX_DISCOVERY_REQUEST_LEN: usize = 32 << 10;
+/// Streams of `/bib/discovery`, and of `/bib/sync`, that one peer may have opened; a node needs one of each.
+pub const MAX_INBOUND_CATALOG_STREAMS: u32 = 4;
+/// A catalog frame that was begun, and for which there is memory, must be here by then, or its stream is closed.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 /// Versions without content that are read from the catalog at a time.
 pub const REPLICATE_PAGE: usize = 16;
 /// First wait before a version that no peer had is asked for again; it doubles. A new peer ends it.
@@ -314,7 +322,7 @@ pub const LOGIN: Duration = Duration::from_secs(60);
 /// A client that takes or sends nothing for so long, in the middle of a frame and while others wait for memory, has had
 /// its session.
 pub const CONTROL_STALL: Duration = Duration::from_secs(60);
-/// Control frames of at most this many bytes are read without asking for memory first.
+/// Control frames, and catalog frames of peers, of at most this many bytes are read without asking for memory first.
 pub const MAX_FRAME_UNCOUNTED: usize = 4 << 10;
 /// How often it is looked whether a client is still there while nothing is read of it: it may wait for long.
 pub const GONE_CHECK: Duration = Duration::from_secs(1);

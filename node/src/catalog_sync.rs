@@ -12,10 +12,13 @@ use std::sync::Arc;
 
 use async_channel::Sender;
 use async_executor::Task;
+use async_io::Timer;
 use bib_core::command::{Applied, Command, OpOutcome, Origin};
 use bib_core::encode::{decode, encode};
 use bib_core::id::{NodeId, OpId, TopicId};
-use bib_core::limits::{BAN_DURATION, MAX_CATALOG_FRAME, STREAM_IDLE};
+use bib_core::limits::{
+    BAN_DURATION, FRAME_DEADLINE, MAX_CATALOG_FRAME, MAX_DISCOVERY_REQUEST_LEN, MAX_SYNC_REQUEST_LEN, STREAM_IDLE,
+};
 use bib_core::machine::discovery::{Discovery, DiscoveryEvent, NewsFrom};
 use bib_core::machine::gossip::{self, Accepted, GossipGate};
 use bib_core::machine::sync::{Initiator, Responder, SyncAnswer, SyncConfig, SyncEvent, SyncToken, pushed};
@@ -29,7 +32,7 @@ use futures::channel::oneshot;
 
 use crate::control::within;
 use crate::mailbox::Weighted;
-use crate::net::{FrameStream, GossipId, Protocol, Verdict};
+use crate::net::{FrameError, FrameStream, GossipId, Protocol, Verdict};
 use crate::network::Order;
 use crate::node::Context;
 use crate::space::Disk;
@@ -642,8 +645,14 @@ impl Driver {
         let reading = self.ctx.spawner.spawn("answers", async move {
             let (peer, protocol) = to;
             loop {
-                let frame = match reader.read().await {
-                    Ok(Some(frame)) => frame,
+                let read = async {
+                    let Some(len) = reader.header().await? else { return Ok(None) };
+                    reader.payload(len, &ctx.peer_credits, || Timer::after(FRAME_DEADLINE)).await.map(Some)
+                };
+                let read: Result<_, FrameError> = read.await;
+                // Its memory is lent until the mailbox counts it.
+                let (frame, _permit) = match read {
+                    Ok(Some(lent)) => lent,
                     Ok(None) => break,
                     Err(error) => {
                         log::debug!(peer:% = peer, why:% = error; "a stream to a peer broke");
@@ -683,12 +692,17 @@ impl Driver {
 /// Answers the requests of a peer on one of its streams, one after the other.
 pub(crate) async fn answer(ctx: Rc<Context>, peer: NodeId, protocol: Protocol, stream: FrameStream) {
     let (reader, mut writer) = stream.split();
-    let mut reader = reader.with_max(MAX_CATALOG_FRAME);
+    let most = if protocol == Protocol::Discovery { MAX_DISCOVERY_REQUEST_LEN } else { MAX_SYNC_REQUEST_LEN };
+    let mut reader = reader.with_max(most);
     loop {
-        let frame = match within(STREAM_IDLE, reader.read()).await {
-            Some(Ok(Some(frame))) => frame,
+        let read = match within(STREAM_IDLE, reader.header()).await {
+            Some(Ok(Some(len))) => reader.payload(len, &ctx.peer_credits, || Timer::after(FRAME_DEADLINE)).await,
             Some(Ok(None)) | None => break,
-            Some(Err(error)) => {
+            Some(Err(error)) => Err(error),
+        };
+        let (frame, permit) = match read {
+            Ok(lent) => lent,
+            Err(error) => {
                 log::debug!(peer:% = peer, why:% = error; "a stream of a peer broke");
                 return;
             }
@@ -705,6 +719,8 @@ pub(crate) async fn answer(ctx: Rc<Context>, peer: NodeId, protocol: Protocol, s
                 return;
             }
         }
+        // The mailbox has counted it.
+        drop(permit);
         let Ok(frame) = answered.await else { return };
         match within(STREAM_IDLE, writer.write(&frame)).await {
             Some(Ok(())) => {}

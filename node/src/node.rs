@@ -105,6 +105,8 @@ pub(crate) struct Context {
     pub(crate) fetch_credits: Credits,
     /// Chunks on their way to peers.
     pub(crate) serve_credits: Credits,
+    /// Large frames about the catalog that come from peers.
+    pub(crate) peer_credits: Credits,
     pub(crate) shutdown: Shutdown,
     halt: Shutdown,
     config: RefCell<Rc<Config>>,
@@ -207,6 +209,7 @@ impl NodeBuilder {
             ingest_credits: Credits::new(budget.n_ingests),
             fetch_credits: Credits::new(budget.fetch_bytes),
             serve_credits: Credits::new(budget.serve_bytes),
+            peer_credits: Credits::new(budget.peer_bytes),
             shutdown: Shutdown::new(),
             halt: Shutdown::new(),
             config: RefCell::new(Rc::new(config)),

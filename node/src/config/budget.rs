@@ -26,6 +26,8 @@ pub struct Budget {
     pub session_bytes: usize,
     /// What came from peers about the catalog and was not looked at.
     pub mailbox_bytes: usize,
+    /// Large frames about the catalog that are being received from peers, over all of them; at least the largest one.
+    pub peer_bytes: usize,
     /// Ingests at the same time, each with a chunk or two in hand; a count.
     pub n_ingests: usize,
     /// Operations of which the access histories are remembered, by the store thread and once more for reads; a count.
@@ -36,7 +38,9 @@ pub struct Budget {
 
 /// Memory of one remembered operation of an access history, roughly, in bytes.
 const CACHED_OP: u64 = 512;
-/// Memory of one connected peer, at most, in bytes.
+/// Memory of one connected peer that keeps up, in bytes: its buffers for encryption and muxing, its short frames and its
+/// tasks. Its large frames are counted in `peer_bytes`. What it sends ahead of readers that wait is not counted here; the
+/// muxer bounds it for each connection.
 const PEER: u64 = 96 << 10;
 
 impl Budget {
@@ -48,13 +52,14 @@ impl Budget {
         let bytes = |parts, most| usize::try_from(share(parts, most)).unwrap_or(usize::MAX);
         let most_in_flight = (FETCH_PROVIDERS * FETCH_CHUNKS_PER_PROVIDER * MAX_CHUNK_LEN) as u64;
         Self {
-            catalog_cache: bytes(5, 32 << 20),
-            index_cache: bytes(5, 32 << 20),
+            catalog_cache: bytes(4, 32 << 20),
+            index_cache: bytes(4, 32 << 20),
             pool_threads: usize::try_from((free / (8 << 20)).clamp(2, 4)).unwrap_or(2),
             fetch_bytes: bytes(17, most_in_flight),
             serve_bytes: bytes(11, 64 << 20),
             session_bytes: bytes(11, MAX_SESSIONS as u64 * (4 << 20)),
             mailbox_bytes: bytes(4, 8 << 20),
+            peer_bytes: bytes(6, 8 << 20),
             n_ingests: usize::try_from((free / (24 << 20)).clamp(1, 8)).unwrap_or(1),
             cached_ops: usize::try_from(share(5, 64 << 20) / (2 * CACHED_OP)).unwrap_or(usize::MAX),
             max_peers: usize::try_from((share(8, 400 * PEER) / PEER).max(8)).unwrap_or(8),
@@ -64,6 +69,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use bib_core::limits::MAX_CATALOG_FRAME;
+
     use super::*;
 
     #[test]
@@ -72,10 +79,12 @@ mod tests {
             let budget = Budget::of(memory);
             let caches = budget.catalog_cache + budget.index_cache;
             let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes + budget.mailbox_bytes;
+            let flows = flows + budget.peer_bytes;
             let in_hand = (budget.pool_threads + budget.n_ingests) * 2 * MAX_CHUNK_LEN;
             let counted = 2 * budget.cached_ops as u64 * CACHED_OP + budget.max_peers as u64 * PEER;
             let total = BASE + (caches + flows + in_hand) as u64 + counted;
             assert!(total <= memory, "{total} of {memory}: {budget:?}");
+            assert!(budget.peer_bytes >= MAX_CATALOG_FRAME, "{budget:?}");
             assert!(budget.fetch_bytes >= 2 * MAX_CHUNK_LEN, "{budget:?}");
             assert!(budget.serve_bytes >= 2 * MAX_CHUNK_LEN, "{budget:?}");
             assert!(budget.session_bytes >= 2 * MAX_CHUNK_LEN, "{budget:?}");

@@ -1,20 +1,23 @@
 //! Frames on a stream between two nodes: a `u32` length, big endian, and that many bytes.
 //!
 //! Invariants: a length above the reader's bound is refused before anything is allocated for it, and what is allocated
-//! for a frame under way is at most twice what has arrived of it. An end between two frames is the end of the stream,
+//! for a frame under way is at most twice what has arrived of it, or borrowed before. An end between two frames is the end of the stream,
 //! one inside a frame is an error. libp2p shows a stream that was reset as one that ended.
 //!
-//! Deliberately absent: timeouts, and what the bytes mean.
+//! Deliberately absent: a clock, and what the bytes mean.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
-use bib_core::limits::{FRAME_FIRST_ALLOCATION, FRAME_JOINED_WRITE, MAX_PEER_FRAME};
+use bib_core::limits::{FRAME_FIRST_ALLOCATION, FRAME_JOINED_WRITE, MAX_FRAME_UNCOUNTED, MAX_PEER_FRAME};
 use bib_core::wire::frame::{self, FrameTooLong, HEADER_LEN};
+use futures::future::{Either, select};
 use futures::io::{ReadHalf, WriteHalf};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::streams::Slot;
+use crate::credits::{Credits, Permit};
 
 /// Why no frame was read or written.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,12 @@ pub enum FrameError {
     Truncated {
         /// Bytes of it that came.
         got: usize,
+        /// Bytes that were promised.
+        len: usize,
+    },
+    /// The frame was begun and not ended in time.
+    #[error("a frame of {len} bytes was begun and did not come in time")]
+    TooSlow {
         /// Bytes that were promised.
         len: usize,
     },
@@ -90,6 +99,43 @@ impl FrameReader {
     }
 }
 
+impl FrameReader {
+    /// The length of the next frame, which [`FrameReader::payload`] reads; `None` as with [`FrameReader::read`].
+    pub(crate) async fn header(&mut self) -> Result<Option<usize>, FrameError> {
+        read_header(&mut self.io, self.max).await
+    }
+
+    /// The frame whose length was read, see [`read_lent`].
+    pub(crate) async fn payload<T: Future>(
+        &mut self,
+        len: usize,
+        credits: &Credits,
+        deadline: impl FnOnce() -> T,
+    ) -> Result<Lent, FrameError> {
+        let lent = read_lent(&mut self.io, len, credits, deadline).await?;
+        self.slot.received(HEADER_LEN + len);
+        Ok(lent)
+    }
+}
+
+/// A frame with the memory that it borrowed, when it is large.
+pub(crate) type Lent = (Vec<u8>, Option<Permit>);
+
+/// Reads the payload of a frame after borrowing its length, when it is large. The deadline begins when there is memory:
+/// waiting for that is not the peer's fault.
+async fn read_lent<T: Future>(
+    io: &mut (impl AsyncRead + Unpin),
+    len: usize,
+    credits: &Credits,
+    deadline: impl FnOnce() -> T,
+) -> Result<Lent, FrameError> {
+    let permit = if len > MAX_FRAME_UNCOUNTED { Some(credits.borrow(len).await) } else { None };
+    match select(pin!(read_payload(io, len, len)), pin!(deadline())).await {
+        Either::Left((payload, _)) => Ok((payload?, permit)),
+        Either::Right(_) => Err(FrameError::TooSlow { len }),
+    }
+}
+
 /// Writes the frames of a stream.
 pub struct FrameWriter {
     io: WriteHalf<libp2p::Stream>,
@@ -112,6 +158,17 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// Writes the beginning of a frame of `len` bytes and leaves it so: for tests of how the other side bears that.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::write`].
+    #[doc(hidden)]
+    pub async fn write_part(&mut self, len: usize, part: &[u8]) -> Result<(), FrameError> {
+        self.io.write_all(&frame::header(len, MAX_PEER_FRAME)?).await?;
+        self.io.write_all(part).await?;
+        Ok(self.io.flush().await?)
+    }
+
     /// Tells the peer that no frame follows.
     ///
     /// # Errors
@@ -123,6 +180,13 @@ impl FrameWriter {
 
 /// Reads a frame of at most `max` bytes; `None` at an end before its first byte.
 pub(crate) async fn read_frame(io: &mut (impl AsyncRead + Unpin), max: usize) -> Result<Option<Vec<u8>>, FrameError> {
+    match read_header(io, max).await? {
+        Some(len) => Ok(Some(read_payload(io, len, FRAME_FIRST_ALLOCATION).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn read_header(io: &mut (impl AsyncRead + Unpin), max: usize) -> Result<Option<usize>, FrameError> {
     let mut header = [0; HEADER_LEN];
     let mut got = 0;
     while got < HEADER_LEN {
@@ -132,12 +196,16 @@ pub(crate) async fn read_frame(io: &mut (impl AsyncRead + Unpin), max: usize) ->
             n => got += n,
         }
     }
-    let len = frame::payload_len(header, max)?;
+    Ok(Some(frame::payload_len(header, max)?))
+}
+
+/// Reads a payload; `first` bytes are allocated before any of it came.
+async fn read_payload(io: &mut (impl AsyncRead + Unpin), len: usize, first: usize) -> Result<Vec<u8>, FrameError> {
     let mut payload = Vec::new();
     let mut got = 0;
     while got < len {
         if got == payload.len() {
-            let grown = len.min((2 * got).max(FRAME_FIRST_ALLOCATION));
+            let grown = len.min((2 * got).max(first));
             payload.reserve_exact(grown - got);
             payload.resize(grown, 0);
         }
@@ -146,7 +214,7 @@ pub(crate) async fn read_frame(io: &mut (impl AsyncRead + Unpin), max: usize) ->
             n => got += n,
         }
     }
-    Ok(Some(payload))
+    Ok(payload)
 }
 
 /// Writes a frame; `joined` is memory for short ones.
@@ -218,6 +286,41 @@ mod tests {
             self.given += 1;
             Poll::Ready(Ok(1))
         }
+    }
+
+    #[test]
+    fn half_frames_hold_what_is_lent_and_no_more_and_the_deadline_gives_it_back() {
+        use futures::FutureExt;
+        use futures::channel::oneshot;
+
+        /// A peer that sends nothing of what it promised.
+        struct Silent;
+        impl AsyncRead for Silent {
+            fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+                Poll::Pending
+            }
+        }
+
+        let credits = Credits::new(100_000);
+        let (mut first_io, mut second_io) = (Silent, Silent);
+        let (strike, struck) = oneshot::channel::<()>();
+        let mut first = Box::pin(read_lent(&mut first_io, 60_000, &credits, || struck));
+        assert!(first.as_mut().now_or_never().is_none());
+        let begun = std::cell::Cell::new(false);
+        let begin = || {
+            begun.set(true);
+            std::future::pending::<()>()
+        };
+        let mut second = Box::pin(read_lent(&mut second_io, 60_000, &credits, begin));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(!begun.get() && credits.is_contended(), "it waits for memory, and its time has not begun");
+        let short = read_lent(&mut Cursor::new([7; 9]), 9, &credits, std::future::pending::<()>).now_or_never();
+        assert_eq!(short.unwrap().unwrap().0, [7; 9], "short frames pass");
+        strike.send(()).unwrap();
+        assert!(matches!(first.as_mut().now_or_never().unwrap(), Err(FrameError::TooSlow { len: 60_000 })));
+        drop(first);
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(begun.get() && !credits.is_contended(), "the memory went to who waited");
     }
 
     #[test]

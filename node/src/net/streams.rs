@@ -2,7 +2,8 @@
 //!
 //! [`Streams::open`] asks for a stream to a connected peer and is answered by exactly one event with its token. Streams
 //! that peers open arrive as events; any number that arrive together all arrive. Both directions count against
-//! [`MAX_STREAMS_PER_PEER`]: an open above it fails, an inbound stream above it is reset.
+//! [`MAX_STREAMS_PER_PEER`]: an open above it fails, an inbound stream above it is reset. So is one above
+//! [`MAX_INBOUND_CATALOG_STREAMS`] of its protocol.
 //!
 //! Deliberately absent: requests and answers. What is said on a stream is the business of the machines.
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use bib_core::limits::{MAX_STREAMS_PER_PEER, STREAM_NEGOTIATION};
+use bib_core::limits::{MAX_INBOUND_CATALOG_STREAMS, MAX_STREAMS_PER_PEER, STREAM_NEGOTIATION};
 use bib_core::wire::message::{DATA, DISCOVERY, SYNC};
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
@@ -97,6 +98,8 @@ pub(crate) enum StreamEvent {
 #[derive(Debug, Default)]
 struct Shared {
     open: AtomicU32,
+    /// Of them those that the peer opened, by protocol.
+    inbound: [AtomicU32; Protocol::ALL.len()],
     traffic: Traffic,
 }
 
@@ -105,13 +108,24 @@ struct Shared {
 pub(crate) struct Slot {
     peer: Arc<Shared>,
     total: Arc<Traffic>,
+    inbound: Option<Protocol>,
 }
 
 impl Slot {
     fn take(peer: &Arc<Shared>, total: &Arc<Traffic>) -> Option<Self> {
         let one_more = |open| (open < MAX_STREAMS_PER_PEER).then_some(open + 1);
         peer.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Self { peer: peer.clone(), total: total.clone() })
+        Some(Self { peer: peer.clone(), total: total.clone(), inbound: None })
+    }
+
+    /// For a stream that the peer opened.
+    fn take_inbound(peer: &Arc<Shared>, total: &Arc<Traffic>, protocol: Protocol) -> Option<Self> {
+        let mut slot = Self::take(peer, total)?;
+        let most = if protocol == Protocol::Data { MAX_STREAMS_PER_PEER } else { MAX_INBOUND_CATALOG_STREAMS };
+        let one_more = |open| (open < most).then_some(open + 1);
+        peer.inbound[protocol as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        slot.inbound = Some(protocol);
+        Some(slot)
     }
 
     pub(crate) fn sent(&self, bytes: usize) {
@@ -128,6 +142,9 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.peer.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(protocol) = self.inbound {
+            self.peer.inbound[protocol as usize].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -269,7 +286,7 @@ impl NetworkBehaviour for Streams {
             Told::Inbound { protocol, stream } => {
                 // A connection that is closing may still hand over streams.
                 let Some(known) = self.peers.get(&peer) else { return };
-                match Slot::take(&known.shared, &self.total) {
+                match Slot::take_inbound(&known.shared, &self.total, protocol) {
                     Some(slot) => {
                         let stream = FrameStream::new(stream, slot);
                         self.out.push_back(ToSwarm::GenerateEvent(StreamEvent::Inbound { peer, protocol, stream }));

@@ -18,7 +18,7 @@ use bib_core::encode::{Versioned, decode, encode};
 use bib_core::hash::hash;
 use bib_core::id::{ChunkId, ContentId, ManifestId, NodeId, OpId, TopicId, VersionId};
 use bib_core::key::SecretKey;
-use bib_core::limits::CLOCK_SKEW;
+use bib_core::limits::{CLOCK_SKEW, MAX_INBOUND_CATALOG_STREAMS, MAX_SYNC_REQUEST_LEN};
 use bib_core::model::manifest::builder::{Builder, Built, Piece};
 use bib_core::model::manifest::{EntryKind, ManifestKind, reader};
 use bib_core::model::{ContentFormat, DatasetPath, Visibility};
@@ -50,8 +50,12 @@ type Stream = (FrameReader, FrameWriter);
 impl Played {
     /// Connects to a node.
     async fn connect(spawner: &Spawner, node: &TestNode) -> Self {
+        Self::connect_as(user(99), spawner, node).await
+    }
+
+    async fn connect_as(identity: SecretKey, spawner: &Spawner, node: &TestNode) -> Self {
         let config = NetConfig {
-            identity: user(99),
+            identity,
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             security: Security::Auto,
             agent: "test".to_owned(),
@@ -302,6 +306,52 @@ fn garbage_ends_its_stream_and_nothing_else() {
         }
         let mut stream = peer.open(Protocol::Discovery).await;
         let info: DiscoveryResponse = peer.asks(&mut stream, 1, DiscoveryRequest::PeerInfo).await;
+        assert!(matches!(info, DiscoveryResponse::PeerInfo(_)));
+    });
+    node.is_well();
+}
+
+#[test]
+fn half_frames_hold_few_streams_and_others_are_answered() {
+    let node = TestNode::start("");
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        // A frame that is longer than any request ends its stream at the header.
+        let (mut reader, mut writer) = peer.open(Protocol::Sync).await;
+        let ended = peer.during(async {
+            // The node may close the stream before all is written.
+            let _ = writer.write(&vec![0; 1 << 20]).await;
+            reader.read().await
+        });
+        assert!(!matches!(ended.await, Ok(Some(_))));
+        drop((reader, writer));
+
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            streams.push(peer.open(Protocol::Sync).await);
+        }
+        let half = vec![0; MAX_SYNC_REQUEST_LEN];
+        let (told, ends) = async_channel::unbounded();
+        for (mut reader, mut writer) in streams {
+            let (half, told) = (half.clone(), told.clone());
+            let task = async move {
+                let writing = pin!(async {
+                    // All but the last byte. The node may close the stream before.
+                    let _ = writer.write_part(half.len(), &half[1..]).await;
+                    std::future::pending::<()>().await;
+                });
+                select(writing, pin!(reader.read())).await;
+                let _ = told.send(()).await;
+            };
+            spawner.spawn("half", task).detach();
+        }
+        for _ in MAX_INBOUND_CATALOG_STREAMS..20 {
+            peer.during(ends.recv()).await.unwrap();
+        }
+        assert!(ends.is_empty(), "those that the peer may have are still open");
+        let mut honest = Played::connect_as(user(98), spawner, &node).await;
+        let mut stream = honest.open(Protocol::Discovery).await;
+        let info: DiscoveryResponse = honest.asks(&mut stream, 1, DiscoveryRequest::PeerInfo).await;
         assert!(matches!(info, DiscoveryResponse::PeerInfo(_)));
     });
     node.is_well();
