@@ -73,8 +73,12 @@ fn crate_of(symbol: &str) -> Option<&str> {
             .cycle()
             .take(32)
             .fold(inner, |inner, prefix| inner.strip_prefix(prefix).unwrap_or(inner));
-        let end = inner.find(['.', '$']).unwrap_or(inner.len());
-        return inner.get(..end).filter(|name| !name.is_empty());
+        let named = |path: &'_ str| path.find(['.', '$']).unwrap_or(path.len());
+        let name = inner.get(..named(inner))?;
+        // For any type at all, such as `<T as core::convert::Into<U>>`: what counts is where the trait is from.
+        let is_parameter = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+        let of_trait = inner.split_once("$u20$as$u20$").and_then(|(_, path)| path.get(..named(path)));
+        return if is_parameter { of_trait } else { Some(name) }.filter(|name| !name.is_empty());
     }
     let mangled = symbol.strip_prefix("_R")?;
     // A crate is `C`, a number that tells versions apart, the length of its name and the name.
@@ -98,6 +102,7 @@ mod tests {
     fn crates_are_found_in_both_kinds_of_names() {
         assert_eq!(crate_of("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE"), Some("core"));
         assert_eq!(crate_of("_ZN58_$LT$alloc..vec..Vec$LT$u8$GT$$u20$as$u20$core..fmt..Debug17h0E"), Some("alloc"));
+        assert_eq!(crate_of("_ZN50_$LT$T$u20$as$u20$core..convert..Into$LT$U$GT$$GT$4into17h0E"), Some("core"));
         assert_eq!(crate_of("_RNvCs9ltgdHTiPiY_5redb23abc"), Some("redb2"));
         assert_eq!(crate_of("_RNvNtCs4fqI2P2rA04_4core3fmt5write"), Some("core"));
         assert_eq!(crate_of("ZSTD_compress"), None);
