@@ -8,6 +8,8 @@ mod client;
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_io::Timer;
@@ -21,7 +23,7 @@ use bib_core::key::SecretKey;
 use bib_core::limits::{CLOCK_SKEW, MAX_INBOUND_CATALOG_STREAMS, MAX_SYNC_REQUEST_LEN};
 use bib_core::model::manifest::builder::{Builder, Built, Piece};
 use bib_core::model::manifest::{EntryKind, ManifestKind, reader};
-use bib_core::model::{ContentFormat, DatasetPath, Visibility};
+use bib_core::model::{ContentFormat, DatasetPath, Reference, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Operation, Unsigned};
 use bib_core::time::Timestamp;
@@ -43,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Played {
     net: Net,
     node: NodeId,
+    /// Streams on which the node asks for content, opened while something else was done.
+    asked: Vec<FrameStream>,
 }
 
 type Stream = (FrameReader, FrameWriter);
@@ -65,7 +69,7 @@ impl Played {
         net.dial(address(node).parse().unwrap());
         loop {
             if let NetEvent::Connected { node, .. } = net.next().await {
-                return Self { net, node };
+                return Self { net, node, asked: Vec::new() };
             }
         }
     }
@@ -83,9 +87,12 @@ impl Played {
 
     /// Does some work while the network is driven.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let Self { net, asked, .. } = self;
         let driving = async {
             loop {
-                self.net.next().await;
+                if let NetEvent::Inbound { protocol: Protocol::Data, stream, .. } = net.next().await {
+                    asked.push(stream);
+                }
             }
         };
         match select(pin!(work), pin!(driving)).await {
@@ -468,15 +475,31 @@ fn provider_that_sends_wrong_bytes_is_banned_and_nothing_of_it_is_stored() {
             panic!("the operations are taken");
         };
         let page = ChunkId::from(built.manifest);
-        loop {
-            match peer.net.next().await {
-                NetEvent::Inbound { protocol: Protocol::Data, stream, .. } => {
-                    spawner.spawn("lies", lies(stream, chunks_of_it.clone(), page)).detach();
+        // After one bad chunk the provider is not used any more in a fetch; the next fetch finds the next one.
+        let banned = Arc::new(AtomicBool::new(false));
+        let users = {
+            let (banned, mut client) = (banned.clone(), node.connect());
+            client.open(None);
+            std::thread::spawn(move || {
+                let reference: Reference = "t/d".parse().unwrap();
+                while !banned.load(Ordering::Relaxed) {
+                    assert!(client.call(Request::Fetch { reference: reference.clone() }).is_err(), "nobody has it");
                 }
+            })
+        };
+        loop {
+            // The node may have begun to fetch before it has answered.
+            for stream in std::mem::take(&mut peer.asked) {
+                spawner.spawn("lies", lies(stream, chunks_of_it.clone(), page)).detach();
+            }
+            match peer.net.next().await {
+                NetEvent::Inbound { protocol: Protocol::Data, stream, .. } => peer.asked.push(stream),
                 NetEvent::Disconnected { .. } => break,
                 _ => {}
             }
         }
+        banned.store(true, Ordering::Relaxed);
+        users.join().unwrap();
         // Nor is it let in again.
         peer.net.dial(address(&node).parse().unwrap());
         loop {
