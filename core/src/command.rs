@@ -78,6 +78,9 @@ pub enum Refused {
     /// Its time is too far from this node's clock.
     #[error("the operation's time is more than five minutes ahead of this node's clock")]
     Clock,
+    /// The tree of topics has more changes of rights than this node holds.
+    #[error("the topic and those around it have more changes of rights than this node holds")]
+    TooLarge,
     /// Too many operations of the topic wait already.
     #[error("too many operations of this topic wait for others")]
     TooManyParked,
@@ -95,6 +98,7 @@ impl Refused {
             Self::NotFound(_) => "not_found",
             Self::Precondition(_) => "precondition",
             Self::Clock => "clock",
+            Self::TooLarge => "too_large",
             Self::TooManyParked => "too_many_parked",
         }
     }

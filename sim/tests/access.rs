@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bib_core::id::{OpId, TopicId, UserId};
 use bib_core::key::SecretKey;
+use bib_core::limits::MAX_ACCESS_LOG_BYTES;
 use bib_core::model::{Name, Visibility};
 use bib_core::op::access::{AccessError, AccessLog, Deed, Denial, Subject, Verdict};
 use bib_core::op::operation::FieldChanges;
@@ -113,6 +114,35 @@ fn roles_are_inherited_and_end_with_their_time() {
     let role = |time| world.log.role_now(&user(3), Subject::Topic(sub), Timestamp(time));
     assert_eq!((role(499), role(500)), (Some(Role::Contributor), None));
     assert_eq!(world.role(3, root), None);
+}
+
+#[test]
+fn branches_that_are_merged_again_and_again_end_at_the_bound_of_a_node() {
+    let (mut world, root) = root();
+    let start = world.log.heads_for(&root);
+    let give = |n: i64| Body::Grant {
+        resource: Resource::Topic(root),
+        user: user(2),
+        role: Role::Reader,
+        expires_at: Some(Timestamp(1_000_000 + n)),
+    };
+    let mut trunk = start[0];
+    let refused = (0..5_000).find_map(|n| {
+        let branch = world.make(1, Some(root), Some(start.clone()), give(2 * n));
+        if let Err(error) = world.add(&branch) {
+            return Some((n, error));
+        }
+        let mut parents = vec![trunk, branch.id()];
+        parents.sort_unstable();
+        let merge = world.make(1, Some(root), Some(parents), give(2 * n + 1));
+        trunk = merge.id();
+        world.add(&merge).err().map(|error| (n, error))
+    });
+    let (n, error) = refused.unwrap();
+    assert_eq!(error, AccessError::TooLarge);
+    assert!(n > 500, "an honest topic has room: {n}");
+    assert!(world.log.bytes() <= MAX_ACCESS_LOG_BYTES, "{}", world.log.bytes());
+    assert_eq!(world.role(1, root), Some(Role::Owner), "what was taken before stays");
 }
 
 #[test]

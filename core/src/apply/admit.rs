@@ -212,6 +212,7 @@ impl Work<'_> {
             Ok(inserted) => inserted,
             Err(AccessError::Denied(denial)) => return Ok(Err(refusal(&denial))),
             Err(AccessError::Malformed(rule)) => return Ok(Err(Refused::Invalid(rule))),
+            Err(AccessError::TooLarge) => return Ok(Err(Refused::TooLarge)),
             Err(_) => return Ok(Err(Refused::Invalid("a parent is no access operation of its topic or those above"))),
         };
         if let Some(refused) = no_effect(&inserted.verdict).filter(|_| self.is_for_user) {

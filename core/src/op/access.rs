@@ -136,6 +136,9 @@ pub enum AccessError {
     /// It breaks a rule of form that takes its parents to check.
     #[error("the operation is invalid: {0}")]
     Malformed(&'static str),
+    /// The log has no room for it on this node.
+    #[error("the topic and those around it have more changes of rights than this node holds")]
+    TooLarge,
     /// Its author did not have the right by its own past.
     #[error(transparent)]
     Denied(#[from] Denial),
@@ -310,6 +313,8 @@ pub struct AccessLog {
     moves_to: BTreeMap<UserId, Vec<Idx>>,
     /// Operations that a removal names in `keeps` and that are not in the log: content, or not yet here.
     awaited: BTreeSet<OpId>,
+    /// Memory that the operations take, roughly, in bytes.
+    bytes: usize,
     state: resolve::State,
 }
 
@@ -344,6 +349,10 @@ impl AccessLog {
             return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: false });
         }
         self.check_form(&op)?;
+        let parents = op.parents.iter().map(|id| &self.nodes[self.by_id[id]].past);
+        if self.bytes + Self::weight(&op) + Past::most_bytes(parents) > limits::MAX_ACCESS_LOG_BYTES {
+            return Err(AccessError::TooLarge);
+        }
         self.admit(&op)?;
         let was_awaited = self.awaited.contains(&op.id());
         let i = self.place(op)?;
@@ -436,6 +445,7 @@ impl AccessLog {
         let parents: Vec<Idx> = op.parents.iter().map(|id| self.by_id[id]).collect();
         let links: Vec<_> = parents.iter().map(|i| (self.nodes[*i].place, &self.nodes[*i].past)).collect();
         let (at, past) = self.chains.add(&links);
+        self.bytes += Self::weight(&op) + past.own_bytes();
         let i = self.nodes.len();
         if let Body::CreateTopic { parent, .. } = &op.body {
             let mut chain = vec![topic];
@@ -534,6 +544,16 @@ impl AccessLog {
     /// Whether an operation is in the log.
     pub fn contains(&self, id: &OpId) -> bool {
         self.by_id.contains_key(id)
+    }
+
+    /// Memory of an operation without its past, roughly, in bytes: decoded, encoded and in the indexes.
+    fn weight(op: &Operation) -> usize {
+        2 * op.bytes().len() + size_of::<Node>()
+    }
+
+    /// Memory that the operations take, roughly, in bytes.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Operations in the log.

@@ -82,6 +82,7 @@ fn of_refused(refused: &Refused) -> Failure {
         Refused::NotFound(_) => (ErrorCode::NotFound, "look for it with `bib find` or `bib topic list`"),
         Refused::Precondition(_) => (ErrorCode::Precondition, "do first what is missing"),
         Refused::Clock => (ErrorCode::Precondition, "set the clocks of both machines, for instance with NTP"),
+        Refused::TooLarge => (ErrorCode::LimitExceeded, "make another root topic for what is new"),
         Refused::TooManyParked => (ErrorCode::Busy, "wait until this node has synchronised the topic"),
         _ => (ErrorCode::Invalid, "install the same version of bib and bibd"),
     };

@@ -45,6 +45,16 @@ impl Past {
         self.counts.binary_search_by_key(&chain, |(known, _)| *known).map_or(0, |i| self.counts[i].1)
     }
 
+    /// Bytes of memory that it takes beside what it shares with others.
+    pub(super) fn own_bytes(&self) -> usize {
+        if Arc::strong_count(&self.counts) > 1 { 0 } else { size_of::<(u32, u32)>() * self.counts.len() }
+    }
+
+    /// The most bytes that a past can take which continues these.
+    pub(super) fn most_bytes<'a>(parents: impl Iterator<Item = &'a Self>) -> usize {
+        size_of::<(u32, u32)>() * parents.map(|past| past.counts.len() + 2).sum::<usize>()
+    }
+
     /// How many operations are in it.
     pub(super) fn len(&self) -> usize {
         self.counts.iter().map(|(_, n)| *n as usize).sum::<usize>() + self.own.1 as usize
