@@ -36,6 +36,10 @@
 //! Deliberately absent: content operations (see [`AccessLog::judge_content`] for their verdicts), parking, signatures
 //! (an [`Operation`] has been checked), the question whether a deleted topic still has active topics below (an
 //! operation cannot know of them; whoever submits it asks [`AccessLog::children`]), and the clock.
+//!
+//! A node takes no more into a log than [`limits::MAX_ACCESS_LOG_BYTES`]. That is a bound of the node and no rule: at the
+//! bound two nodes may hold different sets, and what is said above holds for each set. A log that is loaded again is
+//! taken as it is.
 
 mod causal;
 mod judge;
