@@ -5,6 +5,7 @@
 
 mod endurance;
 mod footprint;
+mod kills;
 mod transfer;
 mod trees;
 
@@ -18,13 +19,14 @@ use crate::lab::{Lab, Programs};
 type Measure = fn(&mut Bench) -> Result<()>;
 
 /// All measurements: name, what it measures, how.
-pub const ALL: [(&str, &str, Measure); 8] = [
+pub const ALL: [(&str, &str, Measure); 9] = [
     ("size", "release binaries and crates", footprint::size),
     ("idle", "memory, threads, cold start and `bib status` of an idle node", footprint::idle),
     ("file", "a file of 1 GiB, beside sendme and raw TCP", transfer::file),
     ("row", "one row more in the middle of a CSV of 1 GiB", transfer::row),
     ("memory", "a file of 2 GiB under the smallest ceiling of memory", endurance::memory),
     ("resume", "a fetch that is killed again and again", endurance::resume),
+    ("kills", "two nodes that are killed again and again in the middle of everything", kills::kills),
     ("small", "100,000 files of 1 to 4 KiB", trees::small_files),
     ("docs", "the tree of the toolchain's HTML documentation", trees::documentation),
 ];

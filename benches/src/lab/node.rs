@@ -94,6 +94,11 @@ impl Node {
 
     /// Kills it at once, as a power cut would end the process.
     pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    /// As [`Node::kill`], for one that is started again in its place.
+    pub fn kill_now(&mut self) {
         self.running.kill();
     }
 
