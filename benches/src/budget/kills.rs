@@ -81,7 +81,8 @@ pub(super) fn kills(bench: &mut Bench) -> Result<()> {
             known.swap_remove(at);
         }
         known.extend(round.published);
-        let checked = (0..SAMPLE).map(|_| rng.below(known.len().max(1) as u64) as usize).chain([known.len().max(1) - 1]);
+        let checked =
+            (0..SAMPLE).map(|_| rng.below(known.len().max(1) as u64) as usize).chain([known.len().max(1) - 1]);
         for at in checked {
             if let Some(dataset) = known.get(at) {
                 check(&lab, &a, dataset, kill)?;
