@@ -1,4 +1,4 @@
-//! `bib dataset`: lists and shows datasets and their versions.
+//! `bib dataset`: lists and shows datasets and their versions, and decides what becomes of them.
 
 use argh::{ArgsInfo, FromArgs};
 use bib_core::api::request::Paging;
@@ -8,14 +8,14 @@ use bib_core::model::{Dataset, DatasetStatus, Reference, Version};
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, print_fields, print_page, reference, topic_path};
+use crate::commands::{default_limit, lifecycle, print_fields, print_page, reference, topic_path};
 use crate::error::Result;
 use crate::keys::Need;
 use crate::render::human::{count, minute, n, size};
 use crate::render::json;
 use crate::render::table::{Align, Table};
 
-/// list and show datasets
+/// list and show datasets, archive and delete them
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "dataset", help_triggers("-h", "--help"))]
 pub(crate) struct DatasetArgs {
@@ -29,6 +29,10 @@ enum DatasetCommand {
     List(ListArgs),
     Show(ShowArgs),
     Versions(VersionsArgs),
+    Archive(lifecycle::ArchiveArgs),
+    Restore(lifecycle::RestoreArgs),
+    Delete(lifecycle::DeleteArgs),
+    Withdraw(lifecycle::WithdrawArgs),
 }
 
 /// list datasets
@@ -89,6 +93,10 @@ pub(crate) fn run(ctx: &Context, args: DatasetArgs) -> Result<()> {
         DatasetCommand::List(args) => list(ctx, &args),
         DatasetCommand::Show(args) => show(ctx, &args),
         DatasetCommand::Versions(args) => versions(ctx, &args),
+        DatasetCommand::Archive(args) => lifecycle::archive(ctx, &args),
+        DatasetCommand::Restore(args) => lifecycle::restore(ctx, &args),
+        DatasetCommand::Delete(args) => lifecycle::delete(ctx, &args),
+        DatasetCommand::Withdraw(args) => lifecycle::withdraw(ctx, &args),
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod dataset;
 pub(crate) mod find;
 pub(crate) mod get;
 pub(crate) mod key;
+mod lifecycle;
 pub(crate) mod ls;
 pub(crate) mod peer;
 pub(crate) mod publish;

@@ -1,5 +1,7 @@
 //! `bib dataset`.
 
+use bib_core::model::VersionStatus;
+
 use crate::home::Home;
 use crate::snapshot::{self, masked};
 
@@ -34,4 +36,39 @@ fn nothing_to_list_says_what_to_do_on_stderr_only() {
     assert_eq!(ran.stdout, "");
     assert!(ran.stderr.contains("bib publish"), "{ran:?}");
     assert_eq!(home.bib(["dataset", "list", "-q"]).ok().stderr, "");
+}
+
+#[test]
+fn dataset_is_archived_and_restored_and_deleted_when_the_user_says_so() {
+    let (home, node) = Home::with_topic();
+    home.write("temps.csv", "a,b\n1,2\n");
+    home.bib(["publish", "temps.csv", "weather/temps"]).ok();
+    let status = || home.bib(["dataset", "show", "weather/temps", "--json"]).ok().json()["status"].clone();
+    assert!(home.bib(["dataset", "archive", "weather/temps"]).ok().stderr.contains("restore"));
+    assert_eq!(status(), "archived");
+    let n_ops = node.world().ops.len();
+    home.bib(["dataset", "archive", "weather/temps"]).ok();
+    assert_eq!(node.world().ops.len(), n_ops, "what is so already is not said again");
+    assert_eq!(home.bib(["dataset", "restore", "weather/temps", "--json"]).ok().json()["status"], "active");
+    assert_eq!(status(), "active");
+    let asked = home.bib(["dataset", "delete", "weather/temps"]).fails(1);
+    assert!(asked.stderr.contains("--yes"), "{asked:?}");
+    assert_eq!(status(), "active");
+    home.bib(["dataset", "delete", "weather/temps", "--yes"]).ok();
+    home.bib(["dataset", "show", "weather/temps"]).fails(3);
+    home.bib(["dataset", "delete", "weather/temps", "--yes"]).fails(3);
+    home.bib(["dataset", "delete", "weather/temps@1.0.0", "--yes"]).fails(2);
+}
+
+#[test]
+fn version_is_withdrawn_by_its_number_only() {
+    let (home, node) = Home::with_topic();
+    home.write("temps.csv", "a,b\n1,2\n");
+    home.bib(["publish", "temps.csv", "weather/temps"]).ok();
+    let vague = home.bib(["dataset", "withdraw", "weather/temps"]).fails(2);
+    assert!(vague.stderr.contains("@1.2.0"), "{vague:?}");
+    home.bib(["dataset", "withdraw", "weather/temps@1.0.0"]).ok();
+    assert_eq!(node.world().versions[0].1.status, VersionStatus::Withdrawn);
+    let listed = home.bib(["dataset", "versions", "weather/temps"]).ok().stdout;
+    assert!(listed.contains("1.0.0 withdrawn"), "{listed}");
 }

@@ -3,7 +3,7 @@
 use crate::home::Home;
 use crate::snapshot;
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 30] = [
     "",
     "key",
     "key new",
@@ -19,6 +19,10 @@ const COMMANDS: [&str; 26] = [
     "dataset list",
     "dataset show",
     "dataset versions",
+    "dataset archive",
+    "dataset restore",
+    "dataset delete",
+    "dataset withdraw",
     "ls",
     "cat",
     "get",

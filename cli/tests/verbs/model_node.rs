@@ -11,7 +11,7 @@ use bib_core::api::event::{ConfigValue, Fetched, OpContext, Peer, Progress, Stag
 use bib_core::api::{ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart, auth_bytes};
 use bib_core::encode::{decode, encode};
 use bib_core::hash::hash;
-use bib_core::id::{ContentId, ManifestId, NodeId, OpId, TopicId, UserId};
+use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId, UserId};
 use bib_core::key::{Purpose, verify};
 use bib_core::model::dataset::DatasetStatus;
 use bib_core::model::manifest::{Entry, EntryKind, ManifestKind};
@@ -374,10 +374,22 @@ impl World {
                 };
                 self.versions.push((path.clone(), version));
             }
+            Body::ArchiveDataset { dataset } => self.dataset_mut(dataset).status = DatasetStatus::Archived,
+            Body::RestoreDataset { dataset } => self.dataset_mut(dataset).status = DatasetStatus::Active,
+            Body::DeleteDataset { dataset } => self.datasets.retain(|_, known| known.id != dataset),
+            Body::WithdrawVersion { dataset, version } => {
+                let mut of_it = self.versions.iter_mut().filter(|(_, known)| known.dataset == dataset);
+                let (_, withdrawn) = of_it.find(|(_, known)| known.id == version).unwrap();
+                withdrawn.status = VersionStatus::Withdrawn;
+            }
             other => panic!("bib does not send {}", other.kind()),
         }
         self.ops.push(op);
         id
+    }
+
+    fn dataset_mut(&mut self, id: DatasetId) -> &mut Dataset {
+        self.datasets.values_mut().find(|known| known.id == id).unwrap()
     }
 
     fn topic_of(&self, op: &Operation) -> String {
