@@ -8,6 +8,8 @@ mod args;
 mod client;
 mod commands;
 mod config;
+#[allow(dead_code, reason = "the verbs that need it come with what they care for")]
+mod daemon;
 mod datapackage;
 mod error;
 mod extract;

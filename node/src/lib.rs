@@ -15,6 +15,7 @@ mod mailbox;
 pub mod net;
 mod network;
 mod node;
+pub mod offline;
 pub mod runtime;
 mod serve;
 mod service;

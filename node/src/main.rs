@@ -1,10 +1,12 @@
 //! `bibd`, the daemon of bib: arguments, configuration, log, run.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use bib_node::config::{Sources, Surroundings, Value, layer};
+use bib_node::config::{Config, Sources, Surroundings, Value, layer};
+use bib_node::offline::{self, Streams, Verb};
 use bib_node::{NodeBuilder, Spawner, logging, signals};
 
 /// bibd keeps datasets and shares them with other nodes. `bib` talks to it.
@@ -13,10 +15,12 @@ use bib_node::{NodeBuilder, Spawner, logging, signals};
     help_triggers("-h", "--help"),
     example = "{command_name}\n\
     {command_name} --data-dir /srv/bib --listen /ip4/0.0.0.0/tcp/4001\n\
-    {command_name} --peer /ip4/192.168.1.20/tcp/4001 --log-level debug",
+    {command_name} --peer /ip4/192.168.1.20/tcp/4001 --log-level debug\n\
+    {command_name} identity --data-dir /srv/bib",
     note = "Settings come from /etc/bib/bibd.toml, $XDG_CONFIG_HOME/bib/bibd.toml (or --config),\n\
     BIBD_* variables and flags, the later ones winning. `bibd --settings` explains them all.",
-    note = "SIGHUP reads the configuration again; SIGTERM stops after draining."
+    note = "SIGHUP reads the configuration again; SIGTERM stops after draining.",
+    note = "With a command it does that with the data directory, while no node runs on it, and ends."
 )]
 struct Args {
     /// read this configuration file instead of the user's
@@ -43,33 +47,36 @@ struct Args {
     /// print the version
     #[argh(switch)]
     version: bool,
+    #[argh(subcommand)]
+    verb: Option<Verb>,
 }
 
-fn sources(args: Args) -> Sources {
+fn sources(args: &mut Args) -> Sources {
     let vars =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let around = Surroundings { vars: vars.collect(), uid: rustix::process::geteuid().as_raw(), host_name };
     let text = |flag, key, value: Option<String>| value.map(|value| (flag, key, Value::Text(value)));
     let list = |flag, key, values: Vec<String>| (!values.is_empty()).then_some((flag, key, Value::List(values)));
+    let of_verb = args.verb.as_ref().and_then(Verb::data_dir).map(str::to_owned);
     let flags = [
-        text("--data-dir", "storage.data_dir", args.data_dir),
-        list("--listen", "p2p.listen", args.listen),
-        text("--socket", "control.socket", args.socket),
-        list("--peer", "p2p.peers", args.peer),
-        text("--log-level", "log.level", args.log_level),
+        text("--data-dir", "storage.data_dir", of_verb.or(args.data_dir.take())),
+        list("--listen", "p2p.listen", std::mem::take(&mut args.listen)),
+        text("--socket", "control.socket", args.socket.take()),
+        list("--peer", "p2p.peers", std::mem::take(&mut args.peer)),
+        text("--log-level", "log.level", args.log_level.take()),
     ];
-    Sources { file: args.config, flags: flags.into_iter().flatten().collect(), around }
+    Sources { file: args.config.take(), flags: flags.into_iter().flatten().collect(), around }
 }
 
 #[allow(clippy::print_stdout, reason = "what was asked for is the output")]
 fn main() -> ExitCode {
-    let args: Args = argh::from_env();
+    let mut args: Args = argh::from_env();
     if args.version || args.settings {
         print!("{}", if args.version { concat!("bibd ", env!("CARGO_PKG_VERSION"), "\n") } else { layer::DEFAULTS });
         return ExitCode::SUCCESS;
     }
-    let sources = sources(args);
+    let sources = sources(&mut args);
     // What the node writes is its own business.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = match sources.load() {
@@ -77,6 +84,9 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error, &error.hint(), 2),
     };
     logging::init(&config);
+    if let Some(verb) = &args.verb {
+        return without_node(verb, &config);
+    }
     let spawner = Spawner::new();
     let signals = match signals::take() {
         Ok(signals) => signals,
@@ -89,6 +99,21 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, &error.hint(), 1),
+    }
+}
+
+fn without_node(verb: &Verb, config: &Config) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let mut streams = Streams { input: &mut std::io::stdin().lock(), out: &mut out, err: &mut std::io::stderr() };
+    let done = offline::run(verb, config, &mut streams);
+    // Whoever does not read the result has what was done all the same.
+    let _ = out.flush();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let hint = failure.hint.as_deref().unwrap_or("`bibd --help` shows how");
+            fail(&failure, hint, failure.code.exit_code())
+        }
     }
 }
 

@@ -175,3 +175,30 @@ fn killed_daemon_is_there_again_on_the_same_socket() {
     daemon.signal(Signal::TERM);
     assert!(daemon.ended().0.success());
 }
+
+#[test]
+fn commands_without_a_node_take_the_data_directory_and_refuse_one_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let identity = |data: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bibd"));
+        command.env_clear().env("HOME", dir.path()).args(["identity", "--data-dir"]).arg(data);
+        command.output().unwrap()
+    };
+    let absent = identity(&data);
+    assert_eq!(absent.status.code(), Some(3));
+    let said = String::from_utf8(absent.stderr).unwrap();
+    assert!(said.starts_with("bibd: there is no data directory") && said.contains("\nhint: "), "{said}");
+    std::fs::create_dir(&data).unwrap();
+    let before = identity(&data);
+    assert!(before.status.success(), "{before:?}");
+    let daemon = Daemon::start(dir.path());
+    let refused = identity(&data);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("belongs to a node that is running"), "{said}");
+    assert!(!Path::new("/proc/locks").exists() || said.contains(&format!("(process {})", daemon.child.id())), "{said}");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().0.success());
+    assert_eq!(identity(&data).stdout, before.stdout);
+}
