@@ -19,6 +19,7 @@
 //! caller's), and bytes of content.
 
 mod admit;
+mod grace;
 mod judge;
 mod overlay;
 mod park;
@@ -29,13 +30,12 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::access::AccessCache;
-use crate::catalog::record::{Pin, corrupt, keys_after};
-use crate::catalog::{log, record};
+use crate::catalog::log;
 use crate::command::{Applied, Command, OpOutcome, Origin, Refused};
-use crate::id::{ManifestId, TopicId, UserId};
+use crate::id::{TopicId, UserId};
 use crate::limits;
 use crate::op::Operation;
-use crate::port::{CatalogTxn, StoreError, Table};
+use crate::port::{CatalogTxn, StoreError};
 use crate::time::Timestamp;
 use judge::Memory;
 use overlay::Overlay;
@@ -87,28 +87,24 @@ impl Reducer {
                 work.finish(outcomes)
             }
             Command::Apply { ops, origin: Origin::User } => self.apply_for_user(txn, ops, now),
-            Command::Stage(manifest) => {
-                let until = now.saturating_add(limits::STAGED_FOR);
-                store::change_pin(txn, manifest, |pin| {
-                    pin.is_here = true;
-                    pin.staged_until = pin.staged_until.max(Some(until));
-                })?;
+            Command::Stage(manifest) => grace::stage(txn, manifest, now).map(|()| Applied::default()),
+            Command::ContentHere(manifest) => grace::here(txn, manifest, now).map(|()| Applied::default()),
+            Command::ContentLost(manifest) => grace::lost(txn, manifest).map(|()| Applied::default()),
+            Command::ContentUsed(manifest) => grace::used(txn, manifest, now).map(|()| Applied::default()),
+            Command::Keep { manifest, kept } => {
+                grace::keep(txn, manifest, kept.as_ref(), now).map(|()| Applied::default())
+            }
+            Command::Release { hidden, shown } => grace::release(txn, hidden, shown, now).map(|()| Applied::default()),
+            Command::Evict(manifests) => {
+                manifests.iter().try_for_each(|manifest| grace::evict(txn, manifest))?;
                 Ok(Applied::default())
             }
-            Command::ContentHere(manifest) => {
-                store::change_pin(txn, manifest, |pin| pin.is_here = true)?;
-                Ok(Applied::default())
-            }
-            Command::ContentLost(manifest) => {
-                store::change_pin(txn, manifest, |pin| *pin = Pin { n_versions: pin.n_versions, ..Pin::default() })?;
-                Ok(Applied::default())
-            }
-            Command::Expire => {
+            Command::Expire { min_age } => {
                 let mut work = Work::new(txn, self, now, false);
                 work.release_due()?;
                 work.expire_parked()?;
                 let applied = work.finish(Vec::new())?;
-                expire_pins(txn, now)?;
+                grace::expire(txn, *min_age, now)?;
                 Ok(applied)
             }
         }
@@ -185,7 +181,7 @@ impl<'a> Work<'a> {
             memory: &mut reducer.memory,
             now,
             is_for_user,
-            views: Views::default(),
+            views: Views::new(now),
             new: Vec::new(),
             n_released: 0,
             roots: BTreeSet::new(),
@@ -223,27 +219,4 @@ impl<'a> Work<'a> {
         let versions = self.views.new_versions(&*self.txn)?;
         Ok(Applied { outcomes, new: self.new, versions })
     }
-}
-
-/// Ends what was staged for operations that never came, and removes the pins of what nothing names.
-fn expire_pins(txn: &mut dyn CatalogTxn, now: Timestamp) -> Result<(), StoreError> {
-    let mut after: Option<Vec<u8>> = None;
-    let mut n_changed = 0;
-    while n_changed < limits::MAX_EXPIRED_PER_COMMAND {
-        let page = keys_after(&*txn, Table::Pins, &[], after.as_deref(), limits::MAX_SCANNED)?;
-        let Some(last) = page.last() else { break };
-        for key in &page {
-            let manifest = ManifestId::from_slice(key).ok_or_else(|| corrupt("a pin"))?;
-            let pin = record::pin(&*txn, &manifest)?;
-            let is_over = pin.staged_until.is_some_and(|end| end <= now);
-            if is_over || (pin.staged_until.is_none() && pin.n_versions == 0) {
-                n_changed += 1;
-                let keep = Pin { staged_until: None, ..pin };
-                let keep = if pin.n_versions == 0 { Pin::default() } else { keep };
-                store::change_pin(txn, &manifest, |pin| *pin = keep)?;
-            }
-        }
-        after = Some(last.clone());
-    }
-    Ok(())
 }

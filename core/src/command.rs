@@ -1,5 +1,8 @@
 //! Every durable change of a node, as data. A command is carried out by `apply` alone.
 
+use std::time::Duration;
+
+use crate::catalog::record::Kept;
 use crate::id::{ManifestId, NodeId, OpId, VersionId};
 use crate::op::Operation;
 
@@ -26,10 +29,33 @@ pub enum Command {
     Stage(ManifestId),
     /// All chunks of a manifest are here.
     ContentHere(ManifestId),
-    /// Chunks of a manifest turned out to be missing or damaged.
+    /// Some chunks of a manifest turned out to be missing or damaged.
     ContentLost(ManifestId),
-    /// Forget operations that waited too long for others, and content staged for operations that never came.
-    Expire,
+    /// Users read content that was fetched: of what may be given up, the least used goes first.
+    ContentUsed(ManifestId),
+    /// Keep content whatever becomes of its versions; without `kept`, do so no more.
+    Keep {
+        /// What.
+        manifest: ManifestId,
+        /// For the list of what is kept.
+        kept: Option<Kept>,
+    },
+    /// Note which content is named only by versions that nobody can see, such as those of deleted topics, and which is
+    /// seen again.
+    Release {
+        /// Their grace begins.
+        hidden: Vec<ManifestId>,
+        /// Their grace ends, and they are kept.
+        shown: Vec<ManifestId>,
+    },
+    /// Give up content that was fetched here and that only withdrawn versions name.
+    Evict(Vec<ManifestId>),
+    /// Forget operations that waited too long for others, content staged for operations that never came, and content
+    /// that was released so long ago.
+    Expire {
+        /// How long released content is kept.
+        min_age: Duration,
+    },
 }
 
 /// What became of one operation.

@@ -208,6 +208,17 @@ pub const MAX_DUE_PER_COMMAND: usize = 1_024;
 pub const MAX_EXPIRED_PER_COMMAND: usize = 10_000;
 /// How long staged content is kept for the operation that will name it.
 pub const STAGED_FOR: Duration = Duration::from_secs(86_400);
+/// How long released content is kept when nothing else is configured.
+pub const RELEASED_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// The most that the clock of periods of grace goes forth at once, however far the system clock was set. Each period is
+/// longer by as much, so that one such jump does not shorten it.
+pub const MAX_GRACE_STEP: Duration = Duration::from_secs(43_200);
+/// The clock of periods of grace is written when it has gone forth so far; a commit takes some 40 KiB of flash.
+pub const GRACE_CLOCK_INTERVAL: Duration = Duration::from_secs(21_600);
+/// Contents that users of a node keep: a person pins by hand.
+pub const MAX_KEPT: usize = 4_096;
+/// When a use of fetched content was noted, further ones are not for so long.
+pub const USE_INTERVAL: Duration = Duration::from_secs(86_400);
 /// Access operations that do not know each other and that one content operation knows, directly or through others.
 pub const MAX_FRONTIER: usize = 1_024;
 /// Void heads, and operations behind them, that are looked at for valid ones when a new operation asks for its parents.

@@ -11,7 +11,9 @@ use bib_core::api::{ErrorCode, Failure};
 use bib_core::catalog::list;
 use bib_core::command::Command;
 use bib_core::id::{NodeId, VersionId};
-use bib_core::limits::{EXPIRE_INTERVAL, FETCH_PAUSE, MAX_FETCH_PAUSE, MAX_PAUSED_VERSIONS, REPLICATE_PAGE};
+use bib_core::limits::{
+    EXPIRE_INTERVAL, FETCH_PAUSE, MAX_FETCH_PAUSE, MAX_PAUSED_VERSIONS, RELEASED_FOR, REPLICATE_PAGE,
+};
 use bib_core::machine::transfer::outcome::{AskOrder, Wanted};
 use bib_core::model::Version;
 use bib_core::port::StoreError;
@@ -98,7 +100,7 @@ impl Worker for Expire {
     fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>> {
         async move {
             ctx.workers.set(self.name(), "working");
-            ctx.store.apply(Command::Expire).await.map_err(|error| store_failure(&error))?;
+            ctx.store.apply(Command::Expire { min_age: RELEASED_FOR }).await.map_err(|error| store_failure(&error))?;
             Ok(Next::Within(EXPIRE_INTERVAL))
         }
         .boxed_local()

@@ -568,7 +568,7 @@ mod tests {
             store.apply(by_user(op.clone())).await.unwrap();
             let catalog = || std::fs::read(dir.path().join("catalog.redb")).unwrap();
             let before = catalog();
-            store.apply(Command::Expire).await.unwrap();
+            store.apply(Command::Expire { min_age: bib_core::limits::RELEASED_FOR }).await.unwrap();
             let again = store.apply(by_user(op)).await.unwrap();
             assert_eq!(again.outcomes, [OpOutcome::Known]);
             let refused = store.apply(by_user(topic("a", 2))).await.unwrap();

@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bib_core::api::request::{ContextFor, Paging};
+use bib_core::catalog::record::Kept;
 use bib_core::catalog::resolve::{self, ResolveError};
 use bib_core::catalog::{content, list, log, record};
 use bib_core::command::{Applied, Command, OpOutcome, Origin, Refused};
@@ -22,6 +24,10 @@ use bib_sim::reference::catalog::Model;
 use bib_sim::rng::Rng;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+const HOUR: Duration = Duration::from_secs(3_600);
+const EXPIRE: Command = Command::Expire { min_age: limits::RELEASED_FOR };
+/// Without grace.
+const NOW_OR_NEVER: Command = Command::Expire { min_age: Duration::ZERO };
 const ALL: Paging = Paging { limit: 1_000, offset: 0 };
 
 fn name(text: &str) -> Name {
@@ -550,7 +556,7 @@ fn an_operation_from_the_future_waits_for_its_time() {
     let then = NOW.saturating_add(limits::CLOCK_SKEW * 2);
     let early = sign(1, Some(topic), context, then, create_dataset("early"));
     assert_eq!(story.hear(&early), OpOutcome::Parked { missing: vec![] });
-    let ticks = |story: &mut Story, now| story.0.run(&Command::Expire, now).unwrap().new.len();
+    let ticks = |story: &mut Story, now| story.0.run(&EXPIRE, now).unwrap().new.len();
     assert_eq!(ticks(&mut story, then.saturating_sub(limits::CLOCK_SKEW * 3 / 2)), 0);
     assert_eq!(ticks(&mut story, then.saturating_sub(limits::CLOCK_SKEW)), 1);
     assert_eq!(story.paths(), ["weather/early"]);
@@ -562,9 +568,9 @@ fn what_waits_too_long_is_forgotten() {
     let (_, mut other, _, ops) = chain(3);
     other.hear(&ops[2]);
     let almost = NOW.saturating_add(limits::PARKED_FOR);
-    other.0.run(&Command::Expire, almost).unwrap();
+    other.0.run(&EXPIRE, almost).unwrap();
     assert_eq!(list::counts(&*other.0.read()).unwrap().n_parked, 1);
-    other.0.run(&Command::Expire, Timestamp(almost.0 + 1)).unwrap();
+    other.0.run(&EXPIRE, Timestamp(almost.0 + 1)).unwrap();
     assert_eq!(other.0.catalog.dump(Table::Parked), []);
     other.hear(&ops[0]);
     other.hear(&ops[1]);
@@ -592,7 +598,7 @@ fn parking_is_bounded_and_invented_topics_share_one_bound() {
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, OpOutcome::Refused(_))).count(), 1);
     // What is in order is taken all the same.
     story.dataset(1, topic, "temps");
-    story.0.run(&Command::Expire, NOW.saturating_add(limits::PARKED_FOR * 2)).unwrap();
+    story.0.run(&EXPIRE, NOW.saturating_add(limits::PARKED_FOR * 2)).unwrap();
     assert_eq!(story.0.catalog.dump(Table::Parked), []);
 }
 
@@ -612,17 +618,114 @@ fn staged_content_is_kept_a_day_and_named_content_for_good() {
     };
     assert_eq!(missing(&story), ["2.0.0"]);
     let is_here = |story: &Story, text: &str| content::is_here(&*story.0.read(), &manifest(text)).unwrap();
-    story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR / 2)).unwrap();
+    // The clock of grace follows a clock that goes, hour by hour.
+    let mut hour: u32 = 0;
+    let mut wait = |story: &mut Story, days: u32| {
+        for _ in 0..days * 24 {
+            hour += 1;
+            story.0.run(&EXPIRE, NOW.saturating_add(HOUR * hour)).unwrap();
+        }
+    };
+    wait(&mut story, 1);
     assert!(is_here(&story, "never named"));
-    story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR)).unwrap();
+    wait(&mut story, 1);
     assert_eq!((is_here(&story, "1.0.0"), is_here(&story, "never named")), (true, false));
-    story.0.run(&Command::ContentHere(manifest("2.0.0")), NOW).unwrap();
+    let now = NOW.saturating_add(HOUR * 48);
+    story.0.run(&Command::ContentHere(manifest("2.0.0")), now).unwrap();
     assert!(missing(&story).is_empty());
-    story.0.run(&Command::ContentLost(manifest("1.0.0")), NOW).unwrap();
+    story.0.run(&Command::ContentLost(manifest("1.0.0")), now).unwrap();
     assert_eq!(missing(&story), ["1.0.0"]);
     story.act(1, topic, Body::DeleteDataset { dataset });
-    story.0.run(&Command::Expire, NOW.saturating_add(limits::STAGED_FOR)).unwrap();
+    assert!(content::is_pinned(&*story.0.read(), &manifest("2.0.0")).unwrap(), "it has its grace");
+    assert!(!content::is_pinned(&*story.0.read(), &manifest("1.0.0")).unwrap(), "it is not here");
+    wait(&mut story, 7);
+    assert!(content::is_pinned(&*story.0.read(), &manifest("2.0.0")).unwrap());
+    wait(&mut story, 1);
     assert_eq!(story.0.catalog.dump(Table::Pins), [], "nothing names it any more");
+}
+
+#[test]
+fn clock_that_is_set_forth_ends_no_grace_and_one_that_is_set_back_keeps_nothing_for_ever() {
+    let manifest = ManifestId::from_bytes([7; 32]);
+    let mut story = Story::begin().0;
+    story.0.run(&Command::Stage(manifest), NOW).unwrap();
+    let years = NOW.saturating_add(HOUR * 24 * 3_650);
+    story.0.run(&EXPIRE, years).unwrap();
+    story.0.run(&EXPIRE, NOW).unwrap();
+    assert!(content::is_pinned(&*story.0.read(), &manifest).unwrap());
+    for hour in 1..=25 {
+        story.0.run(&EXPIRE, NOW.saturating_add(HOUR * hour)).unwrap();
+    }
+    assert!(!content::is_pinned(&*story.0.read(), &manifest).unwrap());
+}
+
+#[test]
+fn kept_content_outlives_its_dataset_and_has_its_grace_when_it_is_kept_no_more() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let manifest = ManifestId::from_bytes(bib_core::hash::hash(b"1.0.0"));
+    let version = story.act(1, topic, publish(dataset, "1.0.0"));
+    story.0.run(&Command::ContentHere(manifest), NOW).unwrap();
+    let kept = Kept { version: version.id().into(), reference: "weather/temps@1.0.0".to_owned(), size: 1, since: NOW };
+    story.0.run(&Command::Keep { manifest, kept: Some(kept.clone()) }, NOW).unwrap();
+    story.act(1, topic, Body::DeleteDataset { dataset });
+    story.0.run(&NOW_OR_NEVER, NOW).unwrap();
+    let pinned = |story: &Story| content::is_pinned(&*story.0.read(), &manifest).unwrap();
+    assert!(pinned(&story));
+    assert_eq!(content::kept(&*story.0.read(), None, 10).unwrap(), [(manifest, kept)]);
+    story.0.run(&Command::Keep { manifest, kept: None }, NOW).unwrap();
+    assert!(pinned(&story), "it has its grace");
+    assert_eq!(content::kept(&*story.0.read(), None, 10).unwrap(), []);
+    story.0.run(&NOW_OR_NEVER, NOW).unwrap();
+    assert_eq!(story.0.catalog.dump(Table::Pins), []);
+}
+
+#[test]
+fn only_fetched_content_of_withdrawn_versions_is_given_up_and_it_comes_back_with_a_new_version() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let manifest = ManifestId::from_bytes(bib_core::hash::hash(b"1.0.0"));
+    let version = story.act(1, topic, publish(dataset, "1.0.0"));
+    story.0.run(&Command::ContentHere(manifest), NOW).unwrap();
+    let pin = |story: &Story| bib_core::catalog::record::pin(&*story.0.read(), &manifest).unwrap();
+    let evict = |story: &mut Story| story.0.run(&Command::Evict(vec![manifest]), NOW).unwrap();
+    evict(&mut story);
+    assert!(pin(&story).is_here, "an active version names it");
+    story.act(1, topic, Body::WithdrawVersion { dataset, version: version.id().into() });
+    evict(&mut story);
+    assert!(!pin(&story).is_here && !pin(&story).is_root());
+    story.0.run(&Command::ContentHere(manifest), NOW).unwrap();
+    assert!(pin(&story).is_root(), "a user fetched it again");
+    evict(&mut story);
+    let again = Body::PublishVersion(match publish(dataset, "1.0.0") {
+        Body::PublishVersion(new) => NewVersion { semver: "1.0.1".parse().unwrap(), ..new },
+        other => panic!("{other:?}"),
+    });
+    story.act(1, topic, again);
+    assert!(pin(&story).is_root());
+}
+
+#[test]
+fn content_of_topics_that_nobody_sees_is_released_and_kept_again_when_it_is_seen() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let manifest = ManifestId::from_bytes(bib_core::hash::hash(b"1.0.0"));
+    story.act(1, topic, publish(dataset, "1.0.0"));
+    story.0.run(&Command::ContentHere(manifest), NOW).unwrap();
+    let (hidden, shown) = (vec![manifest], Vec::new());
+    let release = Command::Release { hidden: hidden.clone(), shown: shown.clone() };
+    let pin = |story: &Story| bib_core::catalog::record::pin(&*story.0.read(), &manifest).unwrap();
+    story.0.run(&release, NOW).unwrap();
+    story.0.run(&EXPIRE, NOW).unwrap();
+    assert!(pin(&story).is_root());
+    story.0.run(&Command::Release { hidden: shown.clone(), shown: hidden.clone() }, NOW).unwrap();
+    story.0.run(&NOW_OR_NEVER, NOW).unwrap();
+    assert!(pin(&story).is_root() && pin(&story).is_here);
+    story.0.run(&release, NOW).unwrap();
+    story.0.run(&NOW_OR_NEVER, NOW).unwrap();
+    assert!(!pin(&story).is_root() && !pin(&story).is_here);
+    story.0.run(&Command::Release { hidden: shown, shown: hidden }, NOW).unwrap();
+    assert!(pin(&story).is_root(), "what comes of it is kept");
 }
 
 /// The datasets and versions that an operation names.

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::store::{add, change_pin, put};
+use super::grace;
+use super::store::{add, put};
 use crate::catalog::log::OpStatus;
 use crate::catalog::record::{corrupt, keys_after};
 use crate::catalog::{keys, log, record, resolve};
@@ -18,6 +19,7 @@ use crate::op::access::TopicState;
 use crate::op::operation::{FieldChanges, NewVersion};
 use crate::op::{Body, Operation};
 use crate::port::{CatalogRead, CatalogTxn, StoreError, Table};
+use crate::time::Timestamp;
 use crate::wire::message::OpKey;
 
 /// Numbers of the fields in `Fields`: part of the format.
@@ -29,8 +31,9 @@ const STATUS: u8 = 4;
 const N_FIELDS: u8 = 5;
 
 /// The writer of views; remembers which versions came and went.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Views {
+    now: Timestamp,
     /// Versions that were put or removed, and whether they were there before.
     touched: BTreeMap<VersionId, bool>,
 }
@@ -106,6 +109,10 @@ fn is_first(read: &dyn CatalogRead, table: Table, prefix: &[u8], id: &OpId) -> R
 }
 
 impl Views {
+    pub(super) const fn new(now: Timestamp) -> Self {
+        Self { now, touched: BTreeMap::new() }
+    }
+
     /// The versions that are there and were not, ascending.
     pub(super) fn new_versions(&self, read: &dyn CatalogRead) -> Result<Vec<VersionId>, StoreError> {
         let mut new = Vec::new();
@@ -199,7 +206,7 @@ impl Views {
         settle!(txn, Table::VersionNumbers, &number, Table::Versions, Version, semver_taken);
         let order = keys::version_order(&dataset.id, op.position());
         txn.put(Table::VersionOrder, &order, new.semver.to_string().as_bytes())?;
-        change_pin(txn, &new.manifest, |pin| pin.n_versions = pin.n_versions.saturating_add(1))?;
+        grace::name(txn, &new.manifest)?;
         dataset.version_count = dataset.version_count.saturating_add(1);
         if dataset.status == DatasetStatus::Draft {
             dataset.status = DatasetStatus::Active;
@@ -237,7 +244,8 @@ impl Views {
                 txn.remove(Table::VersionOrder, key)?;
                 txn.remove(Table::VersionNumbers, &keys::version_number(&dataset.id, &version.semver, at))?;
                 txn.remove(Table::Versions, id.as_bytes())?;
-                change_pin(txn, &version.manifest, |pin| pin.n_versions = pin.n_versions.saturating_sub(1))?;
+                let was_withdrawn = version.status == VersionStatus::Withdrawn;
+                grace::unname(txn, &version.manifest, was_withdrawn, self.now)?;
             }
             if page.len() < limits::MAX_SCANNED {
                 break;
@@ -363,6 +371,9 @@ fn create_dataset(txn: &mut dyn CatalogTxn, op: &Operation, fields: &FieldChange
 /// Returns whether the version is there.
 fn withdraw(txn: &mut dyn CatalogTxn, id: &VersionId) -> Result<bool, StoreError> {
     let Some(mut version) = record::version(&*txn, id)? else { return Ok(false) };
+    if version.status == VersionStatus::Active {
+        grace::withdraw(txn, &version.manifest)?;
+    }
     version.status = VersionStatus::Withdrawn;
     put(txn, Table::Versions, id.as_bytes(), &version)?;
     let at = position_of_op(&*txn, &(*id).into())?;

@@ -84,6 +84,17 @@ pub fn dataset_count(topic: &TopicId) -> Vec<u8> {
     [b"nds".as_slice(), topic.as_bytes()].concat()
 }
 
+/// `Meta`: the clock of periods of grace.
+pub const GRACE_CLOCK: &[u8] = b"grace";
+
+/// `Meta`: content that a user of this node keeps.
+pub fn kept(manifest: &ManifestId) -> Vec<u8> {
+    [KEPT, manifest.as_bytes().as_slice()].concat()
+}
+
+/// What the keys of all content that users of this node keep begin with.
+pub const KEPT: &[u8] = b"kept";
+
 /// `OpIndex`: a content operation by its author; the value is empty.
 pub fn op_by_author(topic: &TopicId, author: &UserId, at: OpKey) -> Vec<u8> {
     position(ops_by_author(topic, author), at)

@@ -1,13 +1,14 @@
 //! The records of the catalog: typed reading and writing of what `keys` places.
 //!
-//! Stability: each stored type is a versioned encoding of version 1, with a golden fixture in `core/fixtures`.
+//! Stability: each stored type is a versioned encoding with a golden fixture in `core/fixtures`. Of version 1, but for
+//! [`Pin`], which is of version 2 and reads version 1.
 
 use std::ops::{Bound, ControlFlow};
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::keys;
-use crate::encode::{Versioned, decode};
+use crate::encode::{DecodeError, Versioned, decode, decode_exact};
 use crate::id::{DatasetId, ManifestId, TopicId, VersionId};
 use crate::limits;
 use crate::model::{Dataset, Topic, Version};
@@ -30,7 +31,7 @@ impl Versioned for Version {
     const MAX_LEN: usize = limits::MAX_RECORD_LEN;
 }
 
-/// What is known of the content of a manifest.
+/// What is known of the content of a manifest. Its times are of the [`GraceClock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pin {
     /// Whether all its chunks are here.
@@ -39,18 +40,97 @@ pub struct Pin {
     pub staged_until: Option<Timestamp>,
     /// Versions of the catalog that name it.
     pub n_versions: u32,
+    /// How many of them are withdrawn.
+    pub n_withdrawn: u32,
+    /// Since when no version that users can see names it, while it is kept all the same.
+    pub released_at: Option<Timestamp>,
+    /// Whether a user of this node keeps it, whatever becomes of its versions.
+    pub is_kept: bool,
+    /// Whether it was published at this node.
+    pub is_own: bool,
+    /// Whether its content was given up, though versions name it.
+    pub is_evicted: bool,
+    /// When it was fetched, or read by users.
+    pub used_at: Option<Timestamp>,
 }
 
 impl Pin {
-    /// Whether nothing is known, so that there is no record.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Whether nothing is known that is worth a record.
+    pub const fn is_empty(&self) -> bool {
+        let is_held = self.is_here || self.is_kept || self.staged_until.is_some() || self.released_at.is_some();
+        self.n_versions == 0 && !is_held
+    }
+
+    /// Whether it keeps its chunks: those that are here, be it all or some.
+    pub const fn is_root(&self) -> bool {
+        let is_named = self.n_versions > 0 && !self.is_evicted;
+        is_named || self.is_kept || self.staged_until.is_some() || self.released_at.is_some()
+    }
+
+    /// Whether its content may be given up where space is short: fetched here, and of withdrawn versions alone.
+    pub const fn is_evictable(&self) -> bool {
+        let is_withdrawn = self.n_versions > 0 && self.n_withdrawn >= self.n_versions;
+        let is_wanted = self.is_kept || self.is_own || self.staged_until.is_some();
+        self.is_here && is_withdrawn && !is_wanted && !self.is_evicted
     }
 }
 
 impl Versioned for Pin {
     const WHAT: &'static str = "pin";
+    const VERSION: u8 = 2;
+    const MAX_LEN: usize = 96;
+
+    fn decode_old(version: u8, bytes: &[u8]) -> Result<Self, DecodeError> {
+        if version != 1 {
+            return Err(DecodeError::Unsupported { what: Self::WHAT, version, known: Self::VERSION });
+        }
+        let (is_here, staged_until, n_versions) = decode_exact(Self::WHAT, bytes)?;
+        // Who published it was not noted: it counts as published here, so that it is never given up.
+        Ok(Self { is_here, staged_until, n_versions, is_own: is_here, ..Self::default() })
+    }
+}
+
+/// The clock of periods of grace: it goes as the clock of the system does, but never back, and never forth by more than
+/// [`limits::MAX_GRACE_STEP`] at once, so that a system clock that is set does not end what is kept for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraceClock {
+    /// What the system clock said last.
+    pub system: Timestamp,
+    /// What this clock said then.
+    pub steady: Timestamp,
+}
+
+impl GraceClock {
+    /// This clock when the system clock says `now`.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Self {
+        let most = i64::try_from(limits::MAX_GRACE_STEP.as_micros()).unwrap_or(i64::MAX);
+        let passed = now.0.saturating_sub(self.system.0).clamp(0, most);
+        Self { system: now, steady: Timestamp(self.steady.0.saturating_add(passed)) }
+    }
+}
+
+impl Versioned for GraceClock {
+    const WHAT: &'static str = "clock of grace";
     const MAX_LEN: usize = 64;
+}
+
+/// Content that a user of this node keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The version by which it was named.
+    pub version: VersionId,
+    /// How it was called then: `topic/dataset@1.2.0`.
+    pub reference: String,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Since when, by the clock of the system.
+    pub since: Timestamp,
+}
+
+impl Versioned for Kept {
+    const WHAT: &'static str = "kept content";
+    const MAX_LEN: usize = limits::MAX_REFERENCE_LEN + 128;
 }
 
 /// The rights of one user on one resource, ordered.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bib_core::catalog::record::{Grants, Parked, ParkedFigures, Pin};
+use bib_core::catalog::record::{GraceClock, Grants, Kept, Parked, ParkedFigures, Pin};
 use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId, UserId, VersionId};
 use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Topic, TopicStatus, Version, VersionStatus, Visibility};
 use bib_core::op::Role;
+use bib_core::time::Timestamp;
 use serde_bytes::ByteBuf;
 
 use crate::vocabulary::name;
@@ -72,6 +73,28 @@ pub(crate) fn version() -> Version {
     }
 }
 
+fn pin() -> Pin {
+    Pin {
+        is_here: true,
+        staged_until: Some(TIME),
+        n_versions: 300,
+        n_withdrawn: 2,
+        released_at: Some(TIME),
+        is_kept: true,
+        is_own: true,
+        is_evicted: false,
+        used_at: Some(TIME),
+    }
+}
+
+#[test]
+fn pin_of_version_1_reads_as_content_that_was_published_here() {
+    // `is_here`, `staged_until` = `TIME`, `n_versions` = 300.
+    let old = crate::unhex("01010180adfee6cec1b006ac02");
+    let read: Pin = bib_core::encode::decode(&old).unwrap();
+    assert_eq!(read, Pin { n_withdrawn: 0, released_at: None, is_kept: false, used_at: None, ..pin() });
+}
+
 #[test]
 fn records_of_the_catalog() {
     let topic_of = |status| Topic { status, ..topic() };
@@ -87,7 +110,18 @@ fn records_of_the_catalog() {
         Case::versioned("dataset.deleted", dataset_of(DatasetStatus::Deleted)),
         Case::versioned("version.withdrawn", version()),
         Case::versioned("version.active", Version { status: VersionStatus::Active, ..version() }),
-        Case::versioned("pin", Pin { is_here: true, staged_until: Some(TIME), n_versions: 300 }),
+        Case::versioned("pin", pin()),
+        Case::versioned("pin.evicted", Pin { n_versions: 1, n_withdrawn: 1, is_evicted: true, ..Pin::default() }),
+        Case::versioned("grace_clock", GraceClock { system: TIME, steady: Timestamp(TIME.0 - 1_000_000) }),
+        Case::versioned(
+            "kept",
+            Kept {
+                version: VersionId::from_bytes([1; 32]),
+                reference: "wetter/temps@1.2.3".to_owned(),
+                size: 121_417,
+                since: TIME,
+            },
+        ),
         Case::versioned("grants", Grants(vec![(Role::Reader, Some(TIME)), (Role::Owner, None)])),
         Case::versioned(
             "parked",

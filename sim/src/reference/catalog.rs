@@ -341,7 +341,7 @@ fn merged(
 }
 
 fn write_datasets(written: &mut Written, valid: &[&Operation]) {
-    let mut pins: BTreeMap<ManifestId, u32> = BTreeMap::new();
+    let mut pins = BTreeMap::new();
     let mut held: BTreeSet<(TopicId, Name)> = BTreeSet::new();
     for create in valid {
         let Body::CreateDataset { name, fields } = &create.body else { continue };
@@ -406,8 +406,8 @@ fn write_datasets(written: &mut Written, valid: &[&Operation]) {
         }
         put(written, Table::Datasets, id.as_bytes(), encode(&dataset));
     }
-    for (manifest, n_versions) in pins {
-        put(written, Table::Pins, &keys::pin(&manifest), encode(&Pin { n_versions, ..Pin::default() }));
+    for (manifest, pin) in pins {
+        put(written, Table::Pins, &keys::pin(&manifest), encode(&pin));
     }
 }
 
@@ -416,7 +416,7 @@ fn write_versions(
     written: &mut Written,
     dataset: &Dataset,
     about: &[&Operation],
-    pins: &mut BTreeMap<ManifestId, u32>,
+    pins: &mut BTreeMap<ManifestId, Pin>,
 ) -> Vec<Version> {
     let mut versions: Vec<Version> = Vec::new();
     for op in about {
@@ -445,7 +445,9 @@ fn write_versions(
             created_by: op.author,
             created_at: op.time,
         };
-        *pins.entry(new.manifest).or_default() += 1;
+        let pin = pins.entry(new.manifest).or_default();
+        pin.n_versions += 1;
+        pin.n_withdrawn += u32::from(is_withdrawn);
         put(written, Table::Versions, id.as_bytes(), encode(&version));
         let order = keys::version_order(&dataset.id, op.position());
         put(written, Table::VersionOrder, &order, new.semver.to_string().into_bytes());

@@ -217,7 +217,7 @@ impl SimNode {
             }
             if it.run.expire_at <= now {
                 it.run.expire_at = now + EXPIRE;
-                it.queue(Command::Expire, After::Content);
+                it.queue(Command::Expire { min_age: bib_core::limits::RELEASED_FOR }, After::Content);
             }
             if let Some(fetching) = &mut it.run.fetching
                 && is_due(fetching.fetch.poll_timeout())
