@@ -17,6 +17,7 @@ pub mod limits;
 pub mod machine;
 pub mod model;
 pub mod op;
+pub mod place;
 pub mod port;
 pub mod time;
 pub mod wire;

@@ -290,6 +290,15 @@ pub const MAX_GRANTS_LEN: usize = 1 << 20;
 pub const MAX_DATASET_PATH_LEN: usize = 1_024;
 /// Patterns for paths in one request, each at most as long as a path.
 pub const MAX_PATH_PATTERNS: usize = 32;
+/// Bytes of the path of a file that stays where it is: what Linux takes at most.
+pub const MAX_LOCAL_PATH_LEN: usize = 4 << 10;
+/// Bytes of a record that names a place in such a file: path, offset and what stands around them.
+pub const MAX_FILE_PLACE_LEN: usize = MAX_LOCAL_PATH_LEN + 32;
+/// Such files named in one request: half a control frame at most.
+pub const MAX_LOCAL_FILES: usize = 120;
+/// Files of an ingest whose bytes are not all cut yet, and that may stay in place; of earlier ones what is left is
+/// stored.
+pub const MAX_FILES_IN_PLACE: usize = 64;
 /// Bytes of a textual reference.
 pub const MAX_REFERENCE_LEN: usize = 2_048;
 /// Bytes of a licence name, and of a source address.

@@ -3,8 +3,9 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, RawChunk};
 use crate::id::ChunkId;
+use crate::place::FilePlace;
 
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,15 @@ pub enum StoreError {
     /// An earlier failure closed the store for writing until the node is started again.
     #[error("the store is read-only after a failed write: {0}")]
     ReadOnly(String),
+    /// A file outside of the store, in which bytes of a chunk were left, does not hold them now. Nothing in the store is
+    /// damaged; the chunk counts as not held until it is put, or the file is as it was.
+    #[error("the file `{path}` no longer holds what was published from it: {why}")]
+    Changed {
+        /// The file.
+        path: String,
+        /// What was found instead.
+        why: String,
+    },
     /// The operating system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -179,6 +189,8 @@ pub struct ChunkStoreStats {
     pub fsyncs: u64,
     /// Bytes written since the store was opened, index included.
     pub written_bytes: u64,
+    /// Bytes of chunks that lie in files outside of the store.
+    pub referenced_bytes: u64,
 }
 
 /// The store of chunk bytes; also the whole memory of a fetch: what is stored is what we have.
@@ -192,7 +204,8 @@ pub trait ChunkStore: Send + Sync {
     /// A chunk, verified; `None` if it is not held.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when the stored bytes are not the chunk; other [`StoreError`]s when they cannot be read.
+    /// [`StoreError::Corrupt`] when the stored bytes are not the chunk; [`StoreError::Changed`] when a file outside of the
+    /// store should hold them and does not; other [`StoreError`]s when they cannot be read.
     fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError>;
 
     /// Adds a chunk; returns whether it was new. Not durable before [`ChunkStore::flush`], which who puts chunks calls
@@ -203,6 +216,24 @@ pub trait ChunkStore: Send + Sync {
     /// [`StoreError::Full`] when there is no space: nothing is changed, and it works again when there is. Other
     /// [`StoreError`]s when it cannot be written.
     fn put(&self, chunk: &Chunk) -> Result<bool, StoreError>;
+
+    /// Adds a chunk whose bytes stay where they are, in a file outside of the store, which is read to see that it holds
+    /// them. Where the bytes are held already, they stay; a [`ChunkStore::put`] later replaces the reference. Returns
+    /// whether something was added. A store that knows of no such files stores the bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] when the file cannot be read or holds something else; others as for [`ChunkStore::put`].
+    fn put_reference(&self, chunk: RawChunk, _place: &FilePlace) -> Result<bool, StoreError> {
+        self.put(&chunk.compress())
+    }
+
+    /// Where the bytes of a chunk lie, when that is outside of the store. Says nothing of whether they are still there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn place(&self, _id: &ChunkId) -> Result<Option<FilePlace>, StoreError> {
+        Ok(None)
+    }
 
     /// Makes everything that was put before durable. Costs nothing when that is so already.
     ///

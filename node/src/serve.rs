@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bib_core::catalog::{content, record};
+use bib_core::chunk::Chunk;
 use bib_core::encode::{decode, encode};
 use bib_core::id::{NodeId, VersionId};
 use bib_core::limits::{MAX_CHUNK_LEN, MAX_DATA_REQUEST_LEN, PEER_BYTES_IN_FLIGHT};
@@ -34,7 +35,7 @@ enum Input {
     /// The stream broke.
     Broken,
     Access(u64, Access),
-    Loaded(u64, Result<Option<(bib_core::chunk::Chunk, Permit)>, StoreFailed>),
+    Loaded(u64, Result<Option<(Chunk, Permit)>, StoreFailed>),
     Have(u64, Result<have::Have, StoreFailed>),
 }
 
@@ -191,7 +192,13 @@ fn ask_store(ctx: &Rc<Context>, request: StoreRequest) -> LocalBoxFuture<'_, Inp
     match request {
         StoreRequest::LoadChunk { token, id } => async move {
             let mut permit = ctx.serve_credits.borrow(MAX_CHUNK_LEN).await;
-            let loaded = ctx.store.blocking("load chunk", move |stores| stores.chunks().get(&id)).await;
+            let loaded = ctx
+                .store
+                .blocking("load chunk", move |stores| {
+                    // What lies in a file of its owner is compressed here, for the way.
+                    Ok(stores.chunks().get(&id)?.map(Chunk::packed))
+                })
+                .await;
             let loaded = match loaded {
                 Ok(Some(chunk)) => {
                     permit.shrink(chunk.encoded().len());
@@ -201,6 +208,11 @@ fn ask_store(ctx: &Rc<Context>, request: StoreRequest) -> LocalBoxFuture<'_, Inp
                 // A damaged chunk is one that is not held: the peer finds it elsewhere.
                 Err(StoreError::Corrupt(why)) => {
                     log::error!(chunk = id.short(), why = why.as_str(); "a stored chunk is damaged");
+                    Ok(None)
+                }
+                // So is one whose file changed.
+                Err(StoreError::Changed { path, why }) => {
+                    log::warn!(chunk = id.short(), path = path.as_str(), why = why.as_str(); "a referenced file changed");
                     Ok(None)
                 }
                 Err(error) => Err(failed(&error)),

@@ -447,6 +447,7 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Unsupported(why) => StoreError::Unsupported(why.clone()),
         StoreError::Locked(why) => StoreError::Locked(why.clone()),
         StoreError::ReadOnly(why) => StoreError::ReadOnly(why.clone()),
+        StoreError::Changed { path, why } => StoreError::Changed { path: path.clone(), why: why.clone() },
         error => StoreError::Io(std::io::Error::other(error.to_string())),
     }
 }

@@ -308,6 +308,7 @@ impl ChunkStore for MemoryChunkStore {
             n_segments: 1,
             fsyncs: chunks.flushes,
             written_bytes: chunks.stored_bytes,
+            referenced_bytes: 0,
         })
     }
 }

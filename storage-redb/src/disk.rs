@@ -92,6 +92,14 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the system says.
     fn sync_folder(&self) -> io::Result<()>;
+
+    /// Fills `buf` from a regular file outside of the folder; a link as the last part of its path is not followed.
+    ///
+    /// # Errors
+    /// As the system says; [`io::ErrorKind::Unsupported`] where there is nothing outside.
+    fn read_outside(&self, _path: &[u8], _buf: &mut [u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A folder of the operating system.
@@ -209,6 +217,10 @@ impl Disk for Folder {
     fn sync_folder(&self) -> io::Result<()> {
         sync_path(&self.path)
     }
+
+    fn read_outside(&self, path: &[u8], buf: &mut [u8], offset: u64) -> io::Result<()> {
+        crate::outside::read_exact_at(path, buf, offset)
+    }
 }
 
 /// What was asked of a [`Meter`] since it was made.
@@ -273,6 +285,10 @@ impl<D: Disk + ?Sized> Disk for Box<D> {
     fn sync_folder(&self) -> io::Result<()> {
         (**self).sync_folder()
     }
+
+    fn read_outside(&self, path: &[u8], buf: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_outside(path, buf, offset)
+    }
 }
 
 impl<D: Disk> Disk for Meter<D> {
@@ -296,6 +312,10 @@ impl<D: Disk> Disk for Meter<D> {
     fn sync_folder(&self) -> io::Result<()> {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.disk.sync_folder()
+    }
+
+    fn read_outside(&self, path: &[u8], buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.read_outside(path, buf, offset)
     }
 }
 

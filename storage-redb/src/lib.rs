@@ -5,6 +5,7 @@ pub mod chunks;
 mod database;
 pub mod disk;
 pub mod lock;
+pub mod outside;
 
 pub use catalog::RedbCatalog;
 pub use chunks::{Bounds, SegmentStore};

@@ -525,6 +525,7 @@ pub(crate) fn status() -> Status {
             n_segments: 5,
             fsyncs: 77,
             written_bytes: 301 << 20,
+            referenced_bytes: 64 << 20,
         },
         data_dir: "/var/lib/bib".to_owned(),
         free_bytes: 10 << 30,

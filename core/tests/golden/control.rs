@@ -86,6 +86,7 @@ fn status() -> Status {
             n_segments: 4,
             fsyncs: 5,
             written_bytes: 6,
+            referenced_bytes: 7,
         },
         data_dir: "/var/lib/bib".to_owned(),
         free_bytes: 1 << 40,

@@ -6,6 +6,7 @@ use bib_core::catalog::record::{GraceClock, Grants, Kept, Parked, ParkedFigures,
 use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId, UserId, VersionId};
 use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Topic, TopicStatus, Version, VersionStatus, Visibility};
 use bib_core::op::Role;
+use bib_core::place::FilePlace;
 use bib_core::time::Timestamp;
 use serde_bytes::ByteBuf;
 
@@ -127,6 +128,7 @@ fn records_of_the_catalog() {
             "parked",
             Parked { since: TIME, counted_in: TopicId::from_bytes([1; 32]), op: ByteBuf::from(vec![1, 2, 3]) },
         ),
+        Case::versioned("file.place", FilePlace::new(b"/data/temps.csv".to_vec(), 300).unwrap()),
         Case::versioned("parked.figures", ParkedFigures { count: 1, bytes: 300 }),
     ];
     check("records", &cases);

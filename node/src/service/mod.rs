@@ -24,6 +24,12 @@ pub(crate) fn store_failure(error: &StoreError) -> Failure {
                 .hinted("check the disk (`dmesg` may say more), then start bibd again")
         }
         StoreError::Corrupt(why) => Failure::new(ErrorCode::Integrity, format!("the node's store is damaged: {why}")),
+        StoreError::Changed { path, .. } => {
+            Failure::new(ErrorCode::Precondition, format!("the content is not here: {error}")).hinted(format!(
+                "put `{path}` back as it was, publish it again, or fetch the bytes from peers: \
+                 `bib dataset verify --repair <reference>`"
+            ))
+        }
         error => {
             log::error!(error:% = error; "the store failed");
             Failure::new(ErrorCode::Internal, "the node's store failed")

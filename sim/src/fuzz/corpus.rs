@@ -17,6 +17,7 @@ use bib_core::model::manifest::{ChunkRef, Entry, EntryKind, ManifestKind, Page, 
 use bib_core::model::{ContentFormat, DatasetPath, Name, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Class, Operation, Resource, Role, Unsigned};
+use bib_core::place::FilePlace;
 use bib_core::port::ChunkStore;
 use bib_core::time::Timestamp;
 use bib_core::wire::gossip::{GossipBody, GossipMessage, topic_name};
@@ -25,7 +26,7 @@ use bib_core::wire::message::{
     FindQuery, NodeMode, PeerInfo, Range, RangeState, Refusal, RefusalCode, SyncRequest, SyncResponse, TopicSummary,
 };
 use bib_storage_redb::SegmentStore;
-use bib_storage_redb::chunks::format::{Location, RecordHeader, SegmentHeader};
+use bib_storage_redb::chunks::format::{Location, RecordCodec, RecordHeader, SegmentHeader};
 use serde_bytes::ByteBuf;
 
 use crate::disk::FaultyDisk;
@@ -275,13 +276,23 @@ fn frames(op: &Operation) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
 
 fn segment_format(chunk: &Chunk) -> Vec<Vec<u8>> {
     let payload = chunk.encoded();
-    let (id, raw_len, stored_len, codec) = (chunk.id(), chunk.len(), payload.len() as u32, chunk.codec());
+    let (id, raw_len, stored_len) = (chunk.id(), chunk.len(), payload.len() as u32);
+    let codec = RecordCodec::Chunk(chunk.codec());
     let record = RecordHeader { id, raw_len, stored_len, codec };
+    let place = file_places().remove(0);
+    let stored_len_of_place = place.len() as u32;
+    let reference = RecordHeader { id, raw_len, stored_len: stored_len_of_place, codec: RecordCodec::Reference };
     vec![
         SegmentHeader { number: 7, store: [1; 16] }.encode().to_vec(),
         [&record.encode(payload), payload].concat(),
         Location { segment: 7, offset: 64, raw_len, stored_len, codec }.encode().to_vec(),
+        [&reference.encode(&place), place.as_slice()].concat(),
     ]
+}
+
+fn file_places() -> Vec<Vec<u8>> {
+    let place = |path: &[u8], offset| FilePlace::new(path.to_vec(), offset).expect("a plain path");
+    vec![encode(&place(b"/data/temps.csv", 0)), encode(&place(b"/media/usb\xff/a b", 1 << 40))]
 }
 
 /// A segment with several records, and the same one torn in the middle.
@@ -335,6 +346,7 @@ fn inputs() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("server_frame", server),
         ("segment_format", segment_format(&chunk)),
         ("segment_file", segment_files()),
+        ("file_place", file_places()),
     ]
 }
 

@@ -17,6 +17,7 @@ use bib_core::id::{ChunkId, NodeId, UserId};
 use bib_core::model::Reference;
 use bib_core::model::manifest::Page;
 use bib_core::op::Operation;
+use bib_core::place::FilePlace;
 use bib_core::port::ChunkStore;
 use bib_core::wire::gossip::{self, GossipMessage};
 use bib_core::wire::message::{
@@ -39,7 +40,7 @@ pub struct Target {
 }
 
 /// The targets that need neither node nor network.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "operation", run: operation },
     Target { name: "manifest_page", run: round_trip::<Page> },
     Target { name: "chunk", run: chunk },
@@ -55,6 +56,7 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "server_frame", run: round_trip::<ServerFrame> },
     Target { name: "segment_format", run: segment_format },
     Target { name: "segment_file", run: segment_file },
+    Target { name: "file_place", run: round_trip::<FilePlace> },
 ];
 
 fn round_trip<T: Versioned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {

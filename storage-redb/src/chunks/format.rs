@@ -68,6 +68,34 @@ impl SegmentHeader {
     }
 }
 
+/// What the stored bytes of a record are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordCodec {
+    /// The chunk, so encoded.
+    Chunk(Codec),
+    /// The place in a file outside of the store where its raw bytes lie.
+    Reference,
+}
+
+impl RecordCodec {
+    /// Its number on disk. Those of a [`Codec`] are the same, so that no later one may have number 2.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Chunk(codec) => codec as u8,
+            Self::Reference => 2,
+        }
+    }
+
+    /// What has this number on disk.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match (number, Codec::from_u8(number)) {
+            (2, _) => Some(Self::Reference),
+            (_, Some(codec)) => Some(Self::Chunk(codec)),
+            (_, None) => None,
+        }
+    }
+}
+
 /// What stands before the bytes of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHeader {
@@ -78,7 +106,7 @@ pub struct RecordHeader {
     /// The bytes that follow.
     pub stored_len: u32,
     /// How they are encoded.
-    pub codec: Codec,
+    pub codec: RecordCodec,
 }
 
 impl RecordHeader {
@@ -89,7 +117,7 @@ impl RecordHeader {
         out[4..36].copy_from_slice(self.id.as_bytes());
         out[36..40].copy_from_slice(&self.raw_len.to_le_bytes());
         out[40..44].copy_from_slice(&self.stored_len.to_le_bytes());
-        out[44] = self.codec as u8;
+        out[44] = self.codec.number();
         // 45..52 is zero: room for flags and a key id.
         let crc = crc32c::crc32c_append(crc32c::crc32c(&out[..52]), payload);
         out[52..].copy_from_slice(&crc.to_le_bytes());
@@ -103,7 +131,7 @@ impl RecordHeader {
             id: ChunkId::from_slice(&bytes[4..36])?,
             raw_len: u32_at(bytes, 36),
             stored_len: u32_at(bytes, 40),
-            codec: Codec::from_u8(bytes[44])?,
+            codec: RecordCodec::from_number(bytes[44])?,
         };
         let bounded = header.raw_len as usize <= MAX_CHUNK_LEN && header.stored_len as usize <= MAX_CHUNK_LEN;
         (bytes[..4] == RECORD_MAGIC && bounded && bytes[45..52] == [0; 7]).then_some(header)
@@ -120,6 +148,13 @@ impl RecordHeader {
     }
 }
 
+impl Location {
+    /// Whether the bytes of the chunk lie outside of the store.
+    pub const fn is_reference(&self) -> bool {
+        matches!(self.codec, RecordCodec::Reference)
+    }
+}
+
 /// Where a chunk lies: the value of an index entry, whose key is the id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -132,7 +167,7 @@ pub struct Location {
     /// Bytes as they are stored.
     pub stored_len: u32,
     /// How they are encoded.
-    pub codec: Codec,
+    pub codec: RecordCodec,
 }
 
 impl Location {
@@ -143,7 +178,7 @@ impl Location {
         out[8..16].copy_from_slice(&self.offset.to_le_bytes());
         out[16..20].copy_from_slice(&self.raw_len.to_le_bytes());
         out[20..24].copy_from_slice(&self.stored_len.to_le_bytes());
-        out[24] = self.codec as u8;
+        out[24] = self.codec.number();
         out
     }
 
@@ -155,7 +190,7 @@ impl Location {
             offset: u64_at(bytes, 8),
             raw_len: u32_at(bytes, 16),
             stored_len: u32_at(bytes, 20),
-            codec: Codec::from_u8(bytes[24])?,
+            codec: RecordCodec::from_number(bytes[24])?,
         };
         let bounded = location.raw_len as usize <= MAX_CHUNK_LEN && location.stored_len as usize <= MAX_CHUNK_LEN;
         (bounded && location.offset <= u64::MAX / 2).then_some(location)

@@ -29,6 +29,7 @@ pub(super) struct State {
     pub(super) n_chunks: u64,
     pub(super) stored_bytes: u64,
     pub(super) raw_bytes: u64,
+    pub(super) referenced_bytes: u64,
 }
 
 fn failed(error: impl Into<redb::Error>) -> StoreError {
@@ -89,6 +90,7 @@ impl Index {
                 n_chunks: read.open_table(CHUNKS).map_err(failed)?.len().map_err(failed)?,
                 stored_bytes: figure("stored_bytes")?.unwrap_or_default(),
                 raw_bytes: figure("raw_bytes")?.unwrap_or_default(),
+                referenced_bytes: figure("referenced_bytes")?.unwrap_or_default(),
             };
             Ok((id, state))
         })
@@ -119,6 +121,7 @@ impl Index {
                     ("tail_len", len),
                     ("stored_bytes", Some(state.stored_bytes)),
                     ("raw_bytes", Some(state.raw_bytes)),
+                    ("referenced_bytes", Some(state.referenced_bytes)),
                 ] {
                     if let Some(value) = value {
                         figures.insert(key, value).map_err(failed)?;

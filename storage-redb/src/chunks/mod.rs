@@ -3,6 +3,7 @@
 pub mod format;
 mod index;
 mod recovery;
+mod reference;
 mod segments;
 mod store;
 #[cfg(test)]

@@ -9,8 +9,9 @@
 use bib_core::chunk::Chunk;
 use bib_core::port::StoreError;
 
-use super::format::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader};
-use crate::disk::DiskFile;
+use super::format::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordCodec, RecordHeader};
+use super::reference;
+use crate::disk::{Disk, DiskFile};
 
 /// Bytes that the search for the next record looks at in one step.
 const WINDOW: usize = 64 << 10;
@@ -18,6 +19,7 @@ const WINDOW: usize = 64 << 10;
 /// Shows each whole record from `from` to the end of the file to `found`, with its offset; returns the end of the last
 /// one, or `from` if there is none.
 pub(super) fn records(
+    disk: &dyn Disk,
     file: &dyn DiskFile,
     from: u64,
     found: &mut dyn FnMut(RecordHeader, u64) -> Result<(), StoreError>,
@@ -25,7 +27,7 @@ pub(super) fn records(
     let len = file.len()?;
     let (mut at, mut end, mut torn) = (from, from, false);
     while let Some(start) = if torn { search(file, at, len)? } else { Some(at) } {
-        match record(file, start, len, torn)? {
+        match record(disk, file, start, len, torn)? {
             Some(header) => {
                 found(header, start)?;
                 at = start + header.record_len();
@@ -39,7 +41,13 @@ pub(super) fn records(
 }
 
 /// The record at `start` if it is whole.
-fn record(file: &dyn DiskFile, start: u64, len: u64, verify: bool) -> Result<Option<RecordHeader>, StoreError> {
+fn record(
+    disk: &dyn Disk,
+    file: &dyn DiskFile,
+    start: u64,
+    len: u64,
+    verify: bool,
+) -> Result<Option<RecordHeader>, StoreError> {
     let mut head = [0; RECORD_HEADER_LEN];
     if len.saturating_sub(start) < head.len() as u64 {
         return Ok(None);
@@ -52,7 +60,11 @@ fn record(file: &dyn DiskFile, start: u64, len: u64, verify: bool) -> Result<Opt
     let mut payload = vec![0; header.stored_len as usize];
     file.read_exact_at(&mut payload, start + head.len() as u64)?;
     let whole = RecordHeader::checksum_holds(&head, &payload)
-        && (!verify || Chunk::verify(header.id, header.raw_len, header.codec, payload).is_ok());
+        && (!verify
+            || match header.codec {
+                RecordCodec::Chunk(codec) => Chunk::verify(header.id, header.raw_len, codec, payload).is_ok(),
+                RecordCodec::Reference => reference::read(disk, header.id, header.raw_len, &payload).is_ok(),
+            });
     Ok(whole.then_some(header))
 }
 

@@ -19,16 +19,19 @@
 //! `flush` at the latest after [`FLUSH_INTERVAL`](limits::FLUSH_INTERVAL).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bib_core::chunk::Chunk;
+use bib_core::chunk::{Chunk, RawChunk};
+use bib_core::encode::{decode, encode};
 use bib_core::id::ChunkId;
 use bib_core::limits;
+use bib_core::place::FilePlace;
 use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
 
-use super::format::{Location, RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::format::{Location, RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::index::{INDEX, Index, Snapshot, State};
 use super::recovery;
+use super::reference;
 use super::segments::{self, Found, OpenSegments, segment_name, segment_number};
 use crate::database::{lock, write_error};
 use crate::disk::{Disk, DiskFile, Meter};
@@ -87,6 +90,9 @@ struct View {
     /// Chunks that were read and are not what was written: not held, so that they are fetched or put again. What is not
     /// noted here for want of room is reported at each read.
     damaged: BTreeSet<ChunkId>,
+    /// Chunks whose file outside of the store did not hold them when it was last read; looked at again before each
+    /// answer, since the file may be put back. Bounded in the same way.
+    changed: BTreeSet<ChunkId>,
 }
 
 /// Chunks in segments below one folder. See the module.
@@ -208,7 +214,7 @@ impl SegmentStore {
                 }
             };
             let len = file.len()?;
-            let end = recovery::records(file.as_ref(), from, &mut |header, offset| {
+            let end = recovery::records(&self.disk, file.as_ref(), from, &mut |header, offset| {
                 n_found += u64::from(self.adopt(writer, number, &header, offset)?);
                 Ok(())
             })?;
@@ -255,24 +261,39 @@ impl SegmentStore {
 
     /// Takes over one record that the index may not know; returns whether it did not.
     fn adopt(&self, writer: &mut Writer, number: u64, header: &RecordHeader, offset: u64) -> Result<bool, StoreError> {
-        let new = self.locate(&header.id)?.is_none();
+        // The last reference counts, and none beside the bytes themselves.
+        let held = self.locate(&header.id)?;
+        let new = held.is_none_or(|held| held.is_reference());
         if new {
             self.make_room(writer)?;
             // The name of the segment is durable since the index was opened.
-            self.add(writer, number, header, offset);
+            self.add(writer, (number, offset), header, held);
         }
         writer.figures.tail = Some((number, offset + header.record_len()));
         Ok(new)
     }
 
-    /// Notes a record that lies in a segment.
-    fn add(&self, writer: &mut Writer, segment: u64, header: &RecordHeader, offset: u64) {
+    /// Notes a record that lies in a segment, in place of `replaced`.
+    fn add(
+        &self,
+        writer: &mut Writer,
+        (segment, offset): (u64, u64),
+        header: &RecordHeader,
+        replaced: Option<Location>,
+    ) {
         let RecordHeader { id, raw_len, stored_len, codec } = *header;
         let mut view = self.view_mut();
         writer.unindexed_bytes += header.record_len();
         writer.figures.stored_bytes += header.record_len();
-        // One in place of a damaged one was counted before.
-        if !view.damaged.remove(&id) {
+        view.changed.remove(&id);
+        if replaced.is_some_and(|held| held.is_reference()) {
+            writer.figures.referenced_bytes = writer.figures.referenced_bytes.saturating_sub(u64::from(raw_len));
+        }
+        if codec == RecordCodec::Reference {
+            writer.figures.referenced_bytes += u64::from(raw_len);
+        }
+        // One in place of a damaged one, or of a reference, was counted before.
+        if !view.damaged.remove(&id) && replaced.is_none() {
             writer.figures.n_chunks += 1;
             writer.figures.raw_bytes += u64::from(raw_len);
         }
@@ -403,54 +424,55 @@ fn store_of(disk: &dyn Disk, numbers: &[u64]) -> Result<Option<[u8; 16]>, StoreE
     Ok(None)
 }
 
-impl ChunkStore for SegmentStore {
-    fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
-        Ok(self.locate(id)?.is_some())
+impl SegmentStore {
+    /// The stored bytes of a record.
+    fn payload(&self, location: &Location) -> Result<Vec<u8>, StoreError> {
+        let file = self.open.get(&self.disk, location.segment)?;
+        // The hash says more than header and checksum could.
+        let mut payload = vec![0; location.stored_len as usize];
+        file.read_exact_at(&mut payload, location.payload_offset())?;
+        Ok(payload)
     }
 
-    fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
-        let Some(location) = self.locate(id)? else { return Ok(None) };
-        let damaged = |what: &dyn std::fmt::Display| {
-            let place = format!("{} at {}", segment_name(location.segment), location.offset);
-            self.note_damaged(id, &location)?;
-            Err(StoreError::Corrupt(format!("chunk {id} in {place}: {what}")))
-        };
-        let read = self.open.get(&self.disk, location.segment).map_err(StoreError::Io).and_then(|file| {
-            // The hash says more than header and checksum could.
-            let mut payload = vec![0; location.stored_len as usize];
-            file.read_exact_at(&mut payload, location.payload_offset()).map(|()| payload).map_err(StoreError::Io)
-        });
-        let payload = match read {
-            Err(StoreError::Io(error))
-                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
-            {
-                return damaged(&error);
+    /// Notes that a record is damaged; the error that says so.
+    fn damaged(&self, id: &ChunkId, location: &Location, what: &dyn std::fmt::Display) -> StoreError {
+        let place = format!("{} at {}", segment_name(location.segment), location.offset);
+        match self.note_damaged(id, location) {
+            Ok(()) => StoreError::Corrupt(format!("chunk {id} in {place}: {what}")),
+            Err(error) => error,
+        }
+    }
+
+    /// The chunk that a reference stands for.
+    fn read_reference(&self, id: &ChunkId, location: &Location, payload: &[u8]) -> Result<Chunk, StoreError> {
+        match reference::read(&self.disk, *id, location.raw_len, payload) {
+            Ok(chunk) => {
+                if self.view().changed.contains(id) {
+                    self.view_mut().changed.remove(id);
+                }
+                Ok(chunk)
             }
-            read => read?,
-        };
-        match Chunk::verify(*id, location.raw_len, location.codec, payload) {
-            Ok(chunk) => Ok(Some(chunk)),
-            Err(error) => damaged(&error),
+            Err(reference::ReadError::Damaged(what)) => Err(self.damaged(id, location, &what)),
+            Err(reference::ReadError::Changed(error)) => {
+                let mut view = self.view_mut();
+                if view.changed.len() < self.bounds.unindexed_chunks {
+                    view.changed.insert(*id);
+                }
+                Err(error)
+            }
         }
     }
 
-    fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {
-        let mut writer = lock(&self.writer);
-        if let Some(reason) = &writer.failed {
-            return Err(StoreError::ReadOnly(reason.clone()));
-        }
-        if self.locate(&chunk.id())?.is_some() {
-            return Ok(false);
-        }
-        self.make_room(&mut writer)?;
-        let payload = chunk.encoded();
-        let header = RecordHeader {
-            id: chunk.id(),
-            raw_len: chunk.len(),
-            stored_len: payload.len() as u32,
-            codec: chunk.codec(),
-        };
-        let tail = self.tail_for(&mut writer, header.record_len())?;
+    /// Appends a record, and notes it in place of `replaced`.
+    fn append(
+        &self,
+        writer: &mut Writer,
+        header: &RecordHeader,
+        payload: &[u8],
+        replaced: Option<Location>,
+    ) -> Result<(), StoreError> {
+        self.make_room(writer)?;
+        let tail = self.tail_for(writer, header.record_len())?;
         let (number, offset) = (tail.number, tail.len);
         // A write that fails half-way leaves bytes behind the length that counts; the next one goes over them.
         let head = header.encode(payload);
@@ -463,8 +485,91 @@ impl ChunkStore for SegmentStore {
         written.map_err(write_error)?;
         tail.len += header.record_len();
         writer.figures.tail = Some((number, tail.len));
-        self.add(&mut writer, number, &header, offset);
+        self.add(writer, (number, offset), header, replaced);
+        Ok(())
+    }
+
+    /// The writer, unless the store is closed for writing.
+    fn writable(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        let writer = lock(&self.writer);
+        match &writer.failed {
+            Some(reason) => Err(StoreError::ReadOnly(reason.clone())),
+            None => Ok(writer),
+        }
+    }
+}
+
+impl ChunkStore for SegmentStore {
+    fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        let Some(location) = self.locate(id)? else { return Ok(false) };
+        if !location.is_reference() || !self.view().changed.contains(id) {
+            return Ok(true);
+        }
+        match self.get(id) {
+            Ok(chunk) => Ok(chunk.is_some()),
+            Err(StoreError::Changed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
+        let Some(location) = self.locate(id)? else { return Ok(None) };
+        let payload = match self.payload(&location) {
+            Err(StoreError::Io(error))
+                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                return Err(self.damaged(id, &location, &error));
+            }
+            payload => payload?,
+        };
+        match location.codec {
+            RecordCodec::Chunk(codec) => Chunk::verify(*id, location.raw_len, codec, payload)
+                .map(Some)
+                .map_err(|error| self.damaged(id, &location, &error)),
+            RecordCodec::Reference => self.read_reference(id, &location, &payload).map(Some),
+        }
+    }
+
+    fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {
+        let mut writer = self.writable()?;
+        let held = self.locate(&chunk.id())?;
+        if held.is_some_and(|held| !held.is_reference()) {
+            return Ok(false);
+        }
+        let payload = chunk.encoded();
+        let header = RecordHeader {
+            id: chunk.id(),
+            raw_len: chunk.len(),
+            stored_len: payload.len() as u32,
+            codec: RecordCodec::Chunk(chunk.codec()),
+        };
+        self.append(&mut writer, &header, payload, held)?;
         Ok(true)
+    }
+
+    fn put_reference(&self, chunk: RawChunk, place: &FilePlace) -> Result<bool, StoreError> {
+        // The file is read before others are kept from writing.
+        let (id, raw_len) = (chunk.id(), chunk.len());
+        match self.locate(&id)? {
+            Some(held) if !held.is_reference() => return Ok(false),
+            Some(_) if self.get(&id).is_ok_and(|held| held.is_some()) => return Ok(false),
+            _ => reference::check(&self.disk, place, chunk.bytes())?,
+        }
+        let mut writer = self.writable()?;
+        let held = self.locate(&id)?;
+        if held.is_some_and(|held| !held.is_reference()) {
+            return Ok(false);
+        }
+        let payload = encode(place);
+        let header = RecordHeader { id, raw_len, stored_len: payload.len() as u32, codec: RecordCodec::Reference };
+        self.append(&mut writer, &header, &payload, held)?;
+        Ok(true)
+    }
+
+    fn place(&self, id: &ChunkId) -> Result<Option<FilePlace>, StoreError> {
+        let Some(location) = self.locate(id)?.filter(Location::is_reference) else { return Ok(None) };
+        let place = decode::<FilePlace>(&self.payload(&location)?);
+        place.map(Some).map_err(|error| self.damaged(id, &location, &error))
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -481,6 +586,7 @@ impl ChunkStore for SegmentStore {
             n_segments: writer.n_segments,
             fsyncs: disk.syncs,
             written_bytes: disk.written_bytes,
+            referenced_bytes: writer.figures.referenced_bytes,
         })
     }
 }

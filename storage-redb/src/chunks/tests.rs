@@ -6,7 +6,7 @@ use bib_core::hash::hash;
 use bib_core::port::{ChunkStore, StoreError};
 
 use super::SegmentStore;
-use super::format::{RECORD_HEADER_LEN, RecordHeader, SEGMENT_HEADER_LEN};
+use super::format::{RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN};
 use crate::disk::Folder;
 
 const FIRST: &str = "0000000000.seg";
@@ -113,7 +113,12 @@ fn torn_record_is_cut_off_and_its_segment_not_continued() {
     let (folder, expected) = filled(3);
     let path = folder.path().join(FIRST);
     let whole = fs::read(&path).unwrap();
-    let torn = RecordHeader { id: chunk(9, 100).id(), raw_len: 100, stored_len: 100, codec: chunk(9, 100).codec() };
+    let torn = RecordHeader {
+        id: chunk(9, 100).id(),
+        raw_len: 100,
+        stored_len: 100,
+        codec: RecordCodec::Chunk(chunk(9, 100).codec()),
+    };
     fs::write(&path, [whole.as_slice(), &torn.encode(&[1; 100]), &[1; 60]].concat()).unwrap();
     let store = open(folder.path()).unwrap();
     assert_held(&store, &expected);
@@ -133,7 +138,7 @@ fn behind_a_torn_record_a_whole_one_counts_only_if_its_bytes_have_its_hash() {
         id: chunk.id(),
         raw_len: chunk.len(),
         stored_len: chunk.encoded().len() as u32,
-        codec: chunk.codec(),
+        codec: RecordCodec::Chunk(chunk.codec()),
     };
     let mut bytes = fs::read(&path).unwrap();
     bytes.extend(header(&torn).encode(torn.encoded()));
