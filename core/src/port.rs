@@ -35,6 +35,9 @@ pub enum StoreError {
         /// What was found instead.
         why: String,
     },
+    /// What is stored is encrypted and the keys for it are absent or wrong. Nothing was changed.
+    #[error("the store is encrypted: {0}")]
+    Sealed(String),
     /// The operating system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),

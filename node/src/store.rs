@@ -448,6 +448,7 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Locked(why) => StoreError::Locked(why.clone()),
         StoreError::ReadOnly(why) => StoreError::ReadOnly(why.clone()),
         StoreError::Changed { path, why } => StoreError::Changed { path: path.clone(), why: why.clone() },
+        StoreError::Sealed(why) => StoreError::Sealed(why.clone()),
         error => StoreError::Io(std::io::Error::other(error.to_string())),
     }
 }
