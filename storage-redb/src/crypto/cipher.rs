@@ -59,7 +59,8 @@ impl Cipher {
         let times = (0..ROUNDS).map(|_| {
             let begin = Instant::now();
             // Of zeroes under a key that seals nothing else; the result is thrown away.
-            let sealed = key.seal_in_place_separate_tag(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut bytes);
+            let sealed =
+                key.seal_in_place_separate_tag(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut bytes);
             if sealed.is_ok() { begin.elapsed() } else { Duration::MAX }
         });
         times.min().unwrap_or(Duration::MAX)

@@ -266,7 +266,8 @@ mod tests {
 
     #[test]
     fn each_key_has_a_check_value_of_its_own() {
-        let (one, other) = (keyring(&[1, 2]).checks(), Keyring::new(keys(&[1, 3]), &[1; 32], &[2; 32]).unwrap().checks());
+        let (one, other) =
+            (keyring(&[1, 2]).checks(), Keyring::new(keys(&[1, 3]), &[1; 32], &[2; 32]).unwrap().checks());
         assert_eq!(one.len(), 4);
         assert_eq!(one["data key 1"], other["data key 1"]);
         assert!(one["index key"] != other["index key"] && one["catalog key"] != other["catalog key"]);
