@@ -7,7 +7,7 @@ use std::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::id::{NodeId, UserId};
 
@@ -99,6 +99,11 @@ impl SecretKey {
         NodeId::from_bytes(self.public_bytes())
     }
 
+    /// The secret half in the form of X25519, for boxes that only this key opens.
+    pub(crate) fn x25519(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.signing_key().to_scalar_bytes())
+    }
+
     /// Signs `bytes` for a purpose.
     pub fn sign(&self, purpose: Purpose, bytes: &[u8]) -> Signature {
         Signature(self.signing_key().sign(&signed_bytes(purpose, bytes)).to_bytes())
@@ -109,6 +114,12 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretKey(of {})", self.user_id().short())
     }
+}
+
+/// The X25519 form of an Ed25519 public key; `None` when it is no key that somebody can have.
+pub(crate) fn x25519_public(public: &[u8; 32]) -> Option<[u8; 32]> {
+    let key = VerifyingKey::from_bytes(public).ok().filter(|key| !key.is_weak())?;
+    Some(key.to_montgomery().to_bytes())
 }
 
 /// Checks a signature for a purpose.

@@ -19,5 +19,7 @@ pub mod model;
 pub mod op;
 pub mod place;
 pub mod port;
+pub mod sealed;
+pub mod share;
 pub mod time;
 pub mod wire;

@@ -383,3 +383,10 @@ pub const MAX_UNINDEXED_CHUNKS: usize = 32_768;
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// Segment files that a chunk store holds open for reading; the one longest unused is closed first.
 pub const MAX_OPEN_SEGMENTS: usize = 32;
+
+/// Fewest shares that are needed for a key: with one, each share would be the key.
+pub const MIN_THRESHOLD: u8 = 2;
+/// Most shares of a key: more people than that cannot be brought together, and a wrong one among them is found by trying.
+pub const MAX_SHARES: u8 = 16;
+/// Longest line that is looked at for a share, in bytes: the longest share with a space behind each letter.
+pub const MAX_SHARE_LINE: usize = 512;

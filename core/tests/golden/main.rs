@@ -10,6 +10,7 @@
 
 mod control;
 mod keys;
+mod secrets;
 mod stored;
 mod text;
 mod vocabulary;

@@ -48,6 +48,14 @@ pub fn write(corpus: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The shares of the golden fixture: each alone, and all together.
+fn shares() -> Vec<String> {
+    let fixture = include_str!("../../../core/fixtures/shares.txt");
+    let lines: Vec<String> = fixture.lines().filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect();
+    let together = lines.join("\n");
+    lines.into_iter().chain([together]).collect()
+}
+
 fn name(text: &str) -> Name {
     Name::new(text).expect("a valid name")
 }
@@ -327,6 +335,7 @@ fn inputs() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("manifest_page", pages()),
         ("chunk", vec![chunk_input]),
         ("text", text.iter().map(|text| text.as_bytes().to_vec()).chain(ids.map(String::into_bytes)).collect()),
+        ("share", shares().into_iter().map(String::into_bytes).collect()),
         (
             "gossip",
             vec![

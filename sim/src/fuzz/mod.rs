@@ -14,11 +14,13 @@ use bib_core::api::{ClientFrame, ServerFrame};
 use bib_core::chunk::{Chunk, Codec};
 use bib_core::encode::{Versioned, decode, encode};
 use bib_core::id::{ChunkId, NodeId, UserId};
+use bib_core::limits::MAX_SHARES;
 use bib_core::model::Reference;
 use bib_core::model::manifest::Page;
 use bib_core::op::Operation;
 use bib_core::place::FilePlace;
 use bib_core::port::ChunkStore;
+use bib_core::share::{ShareLine, combine};
 use bib_core::wire::gossip::{self, GossipMessage};
 use bib_core::wire::message::{
     Bounded, DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, SyncRequest, SyncResponse,
@@ -40,11 +42,12 @@ pub struct Target {
 }
 
 /// The targets that need neither node nor network.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "operation", run: operation },
     Target { name: "manifest_page", run: round_trip::<Page> },
     Target { name: "chunk", run: chunk },
     Target { name: "text", run: text },
+    Target { name: "share", run: share },
     Target { name: "gossip", run: gossip_message },
     Target { name: "discovery_request", run: message::<DiscoveryRequest> },
     Target { name: "discovery_response", run: message::<DiscoveryResponse> },
@@ -145,6 +148,31 @@ fn text(bytes: &[u8]) {
     }
     if let Ok(node) = text.parse::<NodeId>() {
         assert_eq!(node.to_string(), text);
+    }
+}
+
+/// Lines are shares of one set, or are refused; either way nothing but a whole set makes a key.
+fn share(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut shares = Vec::new();
+    // More lines than there can be shares are looked at nowhere.
+    for line in text.lines().take(usize::from(MAX_SHARES) + 1) {
+        match ShareLine::parse(line) {
+            Ok(ShareLine::Plain(share)) => {
+                let text = share.to_text();
+                assert_eq!(ShareLine::parse(&text), Ok(ShareLine::Plain(share.clone())), "a share has one meaning");
+                shares.push(share);
+            }
+            Ok(ShareLine::Sealed(sealed)) => {
+                let text = sealed.to_text();
+                assert_eq!(ShareLine::parse(&text), Ok(ShareLine::Sealed(sealed)), "a share has one meaning");
+            }
+            // Refusing is fine; it must only come back.
+            Err(_) => {}
+        }
+    }
+    if combine(&shares).is_ok() {
+        assert!(shares.len() >= usize::from(shares[0].name().scheme.threshold()), "too few made a key");
     }
 }
 
