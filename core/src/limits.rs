@@ -217,6 +217,21 @@ pub const MAX_GRACE_STEP: Duration = Duration::from_secs(43_200);
 pub const GRACE_CLOCK_INTERVAL: Duration = Duration::from_secs(21_600);
 /// Contents that users of a node keep: a person pins by hand.
 pub const MAX_KEPT: usize = 4_096;
+/// Pages of manifests that a walk over everything in use remembers, so that shared ones are walked once: half a MiB.
+pub const MARK_MEMORY: usize = 8_192;
+/// Pins that such a walk reads from the catalog at a time.
+pub const MARK_PINS: usize = 256;
+/// Records that the other steps of a collection read at a time.
+pub const COLLECT_STEP: usize = 256;
+/// Bytes of the filter that holds which manifests users can see: with more than 800,000 versions some content of deleted
+/// topics waits for a later run.
+pub const MAX_HIDDEN_FILTER: u64 = 1 << 20;
+/// Topics of which a collection remembers whether users can see them.
+pub const MAX_SHOWN_TOPICS: usize = 4_096;
+/// How long what nothing names is kept where space is short.
+pub const PRESSED_AGE: Duration = Duration::from_secs(3_600);
+/// Contents that are given up at once where space is short.
+pub const MAX_EVICTED: usize = 1_024;
 /// When a use of fetched content was noted, further ones are not for so long.
 pub const USE_INTERVAL: Duration = Duration::from_secs(86_400);
 /// Access operations that do not know each other and that one content operation knows, directly or through others.

@@ -7,6 +7,7 @@
 //! [`limits`](crate::limits). `poll_timeout` names, beside the instant, why the machine wants to be woken.
 
 pub mod bucket;
+pub mod collect;
 pub mod discovery;
 pub mod gossip;
 pub mod sync;
