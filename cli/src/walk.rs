@@ -8,8 +8,10 @@ use std::cmp::Ordering;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use bib_core::api::request::LocalFile;
 use bib_core::api::{ErrorCode, UploadPart};
 use bib_core::limits::CONTROL_DATA_LEN;
 use bib_core::model::DatasetPath;
@@ -17,6 +19,7 @@ use bib_core::model::manifest::{EntryKind, ManifestKind};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use serde_bytes::ByteBuf;
 
 use crate::error::{CliError, Result};
 
@@ -105,13 +108,52 @@ impl Source {
         }
     }
 
-    /// Reads everything, in order. Stdin may be silent for long: it counts as ended when the socket to which the parts
+    /// The same source by the one path that names it without links, as the node is to find it.
+    pub(crate) fn in_place(self) -> Result<Self> {
+        let real = |path: PathBuf| path.canonicalize().map_err(|error| CliError::io("read", &path, &error));
+        Ok(match self {
+            Self::Stdin { .. } => {
+                return Err(CliError::invalid("what comes on stdin has no file to stay in")
+                    .hint("publish a file or a folder, or leave `--reference` away"));
+            }
+            Self::File { path, name } => Self::File { path: real(path)?, name },
+            Self::Tree { path } => Self::Tree { path: real(path)? },
+        })
+    }
+
+    /// Shows the files, for the node to see whether it may leave their bytes in place.
+    pub(crate) fn files(&self, show: &mut dyn FnMut(LocalFile) -> Result<()>) -> Result<()> {
+        let local = |path: &Path, stat: &Stat| LocalFile {
+            path: ByteBuf::from(path.as_os_str().as_bytes()),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        };
+        match self {
+            Self::Stdin { .. } => Ok(()),
+            Self::File { path, .. } => {
+                let stat = rustix::fs::lstat(path).map_err(|error| CliError::io("read", path, &error.into()))?;
+                show(local(path, &stat))
+            }
+            Self::Tree { path: root } => walk(root, &mut |item| match item {
+                Item::File { dir, name, path } => {
+                    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                        .map_err(|error| failed("read", path, error))?;
+                    show(local(&root.join(path), &stat))
+                }
+                Item::EmptyDir { .. } | Item::Skipped { .. } => Ok(()),
+            }),
+        }
+    }
+
+    /// Reads everything, in order; with `in_place`, says of each file where it lies. Stdin may be silent for long: it counts as ended when the socket to which the parts
     /// go is, and then nothing can be sent any more, not even the end.
     pub(crate) fn send(
         &self,
         socket: Option<BorrowedFd<'_>>,
+        in_place: bool,
         part: &mut dyn FnMut(UploadPart) -> Result<()>,
     ) -> Result<()> {
+        let place = |path: PathBuf| in_place.then(|| ByteBuf::from(path.into_os_string().into_vec()));
         match self {
             Self::Stdin { name } => {
                 part(UploadPart::Entry { path: name.clone(), kind: EntryKind::File })?;
@@ -124,9 +166,9 @@ impl Source {
             }
             Self::File { path, name } => {
                 let file = File::open(path).map_err(|error| CliError::io("read", path, &error))?;
-                send_file(file, &path.to_string_lossy(), name, part)
+                send_file(file, &path.to_string_lossy(), name, place(path.clone()), part)
             }
-            Self::Tree { path } => walk(path, &mut |item| match item {
+            Self::Tree { path: root } => walk(root, &mut |item| match item {
                 Item::File { dir, name, path } => {
                     let file =
                         rustix::fs::openat(dir, name, OPEN_FILE, Mode::empty()).map_err(|error| match error {
@@ -134,7 +176,7 @@ impl Source {
                             Errno::LOOP | Errno::NOENT | Errno::NXIO => changed(path),
                             error => failed("read", path, error),
                         })?;
-                    send_file(File::from(file), path, path, part)
+                    send_file(File::from(file), path, path, place(root.join(path)), part)
                 }
                 Item::EmptyDir { path } => part(UploadPart::Entry { path: path.to_owned(), kind: EntryKind::EmptyDir }),
                 Item::Skipped { .. } => Ok(()),
@@ -143,7 +185,13 @@ impl Source {
     }
 }
 
-fn send_file(file: File, shown: &str, name: &str, part: &mut dyn FnMut(UploadPart) -> Result<()>) -> Result<()> {
+fn send_file(
+    file: File,
+    shown: &str,
+    name: &str,
+    place: Option<ByteBuf>,
+    part: &mut dyn FnMut(UploadPart) -> Result<()>,
+) -> Result<()> {
     let before = stat(&file, shown)?;
     if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
         return Err(changed(shown));
@@ -151,6 +199,9 @@ fn send_file(file: File, shown: &str, name: &str, part: &mut dyn FnMut(UploadPar
     let executable = before.st_mode & 0o100 != 0;
     let kind = if executable { EntryKind::Executable } else { EntryKind::File };
     part(UploadPart::Entry { path: name.to_owned(), kind })?;
+    if let Some(place) = place {
+        part(UploadPart::InPlace(place))?;
+    }
     let size = before.st_size as u64;
     // One byte more than the size, so that the end is seen without a second buffer.
     let buffer = usize::try_from(size.saturating_add(1)).unwrap_or(usize::MAX).min(CONTROL_DATA_LEN);
@@ -207,7 +258,7 @@ fn copy(from: &mut impl Read, buffer: usize, part: &mut dyn FnMut(UploadPart) ->
         let read = from.by_ref().take(buffer as u64).read_to_end(&mut bytes).map_err(CopyError::Read)?;
         total += read as u64;
         if read > 0 {
-            part(UploadPart::Data(serde_bytes::ByteBuf::from(bytes))).map_err(CopyError::Sent)?;
+            part(UploadPart::Data(ByteBuf::from(bytes))).map_err(CopyError::Sent)?;
         }
         // Less than asked for means that the end was seen.
         if read < buffer {
@@ -377,20 +428,19 @@ fn changed(path: &str) -> CliError {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     /// What a walk sends: path, kind and bytes of each entry.
     fn sent(root: &Path) -> Result<Vec<(String, EntryKind, Vec<u8>)>> {
         let mut entries: Vec<(String, EntryKind, Vec<u8>)> = Vec::new();
-        Source::at(root)?.send(None, &mut |part| {
+        Source::at(root)?.send(None, false, &mut |part| {
             match part {
                 UploadPart::Entry { path, kind } => entries.push((path, kind, Vec::new())),
                 UploadPart::Data(bytes) => {
                     assert!(!bytes.is_empty() && bytes.len() <= CONTROL_DATA_LEN);
                     entries.last_mut().expect("data follows an entry").2.extend_from_slice(&bytes);
                 }
-                UploadPart::End => unreachable!("the end is sent by the uploader"),
+                UploadPart::End | UploadPart::InPlace(_) => unreachable!("sent by the uploader, or not asked for"),
             }
             Ok(())
         })?;
@@ -482,6 +532,41 @@ mod tests {
         assert_eq!(error.code(), Some(ErrorCode::Invalid));
     }
 
+    #[test]
+    fn files_that_stay_in_place_are_named_by_their_one_path_before_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("real/sub")).unwrap();
+        fs::write(root.join("real/a"), "aa").unwrap();
+        fs::write(root.join("real/sub/b"), "").unwrap();
+        symlink(root.join("real"), root.join("link")).unwrap();
+        let source = Source::at(&root.join("link")).unwrap().in_place().unwrap();
+        let mut parts = Vec::new();
+        source
+            .send(None, true, &mut |part| {
+                parts.push(part);
+                Ok(())
+            })
+            .unwrap();
+        let place =
+            |name: &str| UploadPart::InPlace(ByteBuf::from(root.join("real").join(name).into_os_string().into_vec()));
+        let entry = |path: &str| UploadPart::Entry { path: path.to_owned(), kind: EntryKind::File };
+        let data = UploadPart::Data(ByteBuf::from(b"aa"));
+        assert_eq!(parts, [entry("a"), place("a"), data, entry("sub/b"), place("sub/b")]);
+        let mut files = Vec::new();
+        source
+            .files(&mut |file| {
+                files.push(file);
+                Ok(())
+            })
+            .unwrap();
+        let named: Vec<UploadPart> = files.iter().map(|file| UploadPart::InPlace(file.path.clone())).collect();
+        assert_eq!(named, [place("a"), place("sub/b")]);
+        let stat = rustix::fs::stat(root.join("real/a")).unwrap();
+        assert_eq!((files[0].device, files[0].inode), (stat.st_dev, stat.st_ino));
+        assert!(Source::Stdin { name: "x".to_owned() }.in_place().is_err());
+    }
+
     /// Makes folders of one name inside each other, deeper than a path may be long.
     fn deep(root: &Path, name: &str, levels: usize) -> OwnedFd {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -518,7 +603,7 @@ mod tests {
             let old = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
             File::options().write(true).open(&path).unwrap().set_times(old).unwrap();
             let mut parts = 0;
-            let result = Source::at(&path).unwrap().send(None, &mut |part| {
+            let result = Source::at(&path).unwrap().send(None, false, &mut |part| {
                 if matches!(part, UploadPart::Data(_)) {
                     parts += 1;
                     if parts == 1 {
@@ -541,7 +626,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), "a").unwrap();
         fs::write(dir.path().join("b"), "b").unwrap();
-        let result = Source::at(dir.path()).unwrap().send(None, &mut |part| {
+        let result = Source::at(dir.path()).unwrap().send(None, false, &mut |part| {
             if matches!(&part, UploadPart::Entry { path, .. } if path == "a") {
                 fs::remove_file(dir.path().join("b")).unwrap();
                 symlink("/etc/passwd", dir.path().join("b")).unwrap();

@@ -4,7 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 use bib_core::api::request::Paging;
 use bib_core::api::{Event, Request};
 use bib_core::model::version::VersionStatus;
-use bib_core::model::{Dataset, DatasetStatus, Reference, Version};
+use bib_core::model::{Dataset, DatasetStatus, Reference, Version, VersionSelector};
 
 use crate::Context;
 use crate::client::Client;
@@ -185,16 +185,21 @@ fn show(ctx: &Context, args: &ShowArgs) -> Result<()> {
     let reference = reference(&args.reference)?;
     let mut client = Client::open(ctx, Need::IfReady)?;
     let Found { path, dataset, latest, here } = client.one(Request::DatasetGet(reference.clone()), found)?;
-    let (version, here) = if reference.version == bib_core::model::VersionSelector::Latest {
+    let (version, here) = if reference.version == VersionSelector::Latest {
         (latest, here)
     } else {
         let (_, version, here) = self::version(&mut client, &reference)?;
         (Some(version), here)
     };
+    let referenced = match &version {
+        Some(version) if here => in_place(&mut client, &reference, version)?,
+        _ => 0,
+    };
     if ctx.ui.is_json() {
         let mut value = json::dataset(&path, &dataset, None, false);
         value["latest"] = dataset.latest.map_or(serde_json::Value::Null, |id| id.to_string().into());
         value["version"] = version.map_or(serde_json::Value::Null, |version| json::version(&path, &version, here));
+        value["referenced_bytes"] = referenced.into();
         return ctx.ui.json(&value);
     }
     let tags: Vec<&str> = dataset.tags.iter().map(String::as_str).collect();
@@ -224,9 +229,19 @@ fn show(ctx: &Context, args: &ShowArgs) -> Result<()> {
             ("source", version.source_url),
             ("published", Some(format!("{} by {}", minute(version.created_at), version.created_by.short()))),
             ("here", Some(if here { "yes" } else { "no; `bib get` fetches it" }.to_owned())),
+            ("in place", (referenced > 0).then(|| format!("{} of it stay in files of their owner", size(referenced)))),
         ]);
     }
     print_fields(ctx, &fields)
+}
+
+/// Bytes of a version that lie in files outside of the node's store.
+fn in_place(client: &mut Client, reference: &Reference, version: &Version) -> Result<u64> {
+    let exact = Reference { version: VersionSelector::Id(version.id.to_string()), path: None, ..reference.clone() };
+    client.one(Request::Referenced { reference: exact }, |event| match event {
+        Event::Referenced { bytes } => Some(bytes),
+        _ => None,
+    })
 }
 
 fn versions(ctx: &Context, args: &VersionsArgs) -> Result<()> {

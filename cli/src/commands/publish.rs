@@ -11,7 +11,7 @@ use bib_core::api::event::Staged;
 use bib_core::api::request::{ContextFor, Paging};
 use bib_core::api::{ErrorCode, Event, Request};
 use bib_core::id::{DatasetId, VersionId};
-use bib_core::limits::{MAX_MESSAGE_LEN, MAX_PAGE};
+use bib_core::limits::{MAX_LOCAL_FILES, MAX_MESSAGE_LEN, MAX_PAGE};
 use bib_core::model::manifest::ManifestKind;
 use bib_core::model::topic::TopicStatus;
 use bib_core::model::{ContentFormat, DatasetStatus, Reference, Topic, Version, VersionSelector};
@@ -40,11 +40,13 @@ use crate::walk::{Measured, Source};
     help_triggers("-h", "--help"),
     example = "{command_name} temps.csv weather/daily/temps -m \"January added\"\n\
     {command_name} ./observations weather/observations --bump minor\n\
+    {command_name} /archive/radar.nc weather/radar --reference\n\
     pg_dump db | {command_name} - backups/db --format text\n\
     {command_name} temps.csv weather/daily/temps --version 2.0.0 --license CC0-1.0",
     note = "The dataset is made when there is none; its topic must be there.",
     note = "The first version is 1.0.0, the next ones count up the last number.",
     note = "What is the same as the latest version makes no new one.",
+    note = "With --reference the bytes stay in their files: the node keeps where they lie\nand reads them there, so it must be able to read the files. A file that changes\nlater is noticed and no longer given out.",
     note = "Symlinks and special files are skipped with a warning.",
     note = "A datapackage.json in the root of a folder gives description, license,\nsource and tags unless they are given here."
 )]
@@ -81,6 +83,10 @@ pub(crate) struct PublishArgs {
     #[argh(option, arg_name = "label")]
     tag: Vec<String>,
 
+    /// leave the bytes in their files instead of copying them into the node
+    #[argh(switch, long = "reference")]
+    in_place: bool,
+
     /// make a version also of what is unchanged
     #[argh(switch)]
     force: bool,
@@ -105,7 +111,10 @@ pub(crate) fn run(ctx: &Context, args: &PublishArgs) -> Result<()> {
     let path = Path::new(&args.path);
     let package = if args.path == "-" { DataPackage::default() } else { read_package(ctx, path)? };
     let reference = target(args, &package)?;
-    let source = source(args, &reference)?;
+    let mut source = source(args, &reference)?;
+    if args.in_place {
+        source = source.in_place()?;
+    }
     let wanted = wanted_version(args, &reference)?;
     let schema = args.schema.as_deref().map(topic::read_schema).transpose()?;
     let signer = keys::required_signer(ctx)?;
@@ -140,8 +149,11 @@ pub(crate) fn run(ctx: &Context, args: &PublishArgs) -> Result<()> {
             CliError::invalid(format!("`{}` has no files to publish", path.display())).hint("name a folder with files")
         );
     }
+    if args.in_place {
+        check_files(&mut client, &source)?;
+    }
     let existing_id = existing.as_ref().map(|found| found.dataset.id);
-    let (staged, elapsed) = upload(ctx, &mut client, &source, existing_id, measured)?;
+    let (staged, elapsed) = upload(ctx, &mut client, &source, args.in_place, existing_id, measured)?;
 
     let path_text = format!("{}/{}", reference.topic, reference.dataset);
     if let Some(latest) = latest
@@ -212,6 +224,9 @@ pub(crate) fn run(ctx: &Context, args: &PublishArgs) -> Result<()> {
         human::size(staged.new_bytes),
         human::duration(elapsed),
     ));
+    if staged.referenced_bytes > 0 {
+        ctx.ui.note(&format!("in place {} stay in their files", human::size(staged.referenced_bytes)));
+    }
     Ok(())
 }
 
@@ -354,10 +369,24 @@ fn read_package(ctx: &Context, path: &Path) -> Result<DataPackage> {
     })
 }
 
+/// Asks the node about every file, so that it refuses before anything is sent.
+fn check_files(client: &mut Client, source: &Source) -> Result<()> {
+    let mut files = Vec::new();
+    source.files(&mut |file| {
+        files.push(file);
+        if files.len() < MAX_LOCAL_FILES {
+            return Ok(());
+        }
+        client.done(Request::MayReference { files: std::mem::take(&mut files) })
+    })?;
+    if files.is_empty() { Ok(()) } else { client.done(Request::MayReference { files }) }
+}
+
 fn upload(
     ctx: &Context,
     client: &mut Client,
     source: &Source,
+    in_place: bool,
     dataset: Option<DatasetId>,
     measured: Option<Measured>,
 ) -> Result<(Staged, std::time::Duration)> {
@@ -365,11 +394,16 @@ fn upload(
     let mut bar = Bar::new(ctx.ui, "publishing", expected);
     let kind: ManifestKind = source.kind();
     let ui = ctx.ui;
+    let request = if in_place {
+        Request::IngestInPlace { dataset, kind, expected }
+    } else {
+        Request::Ingest { dataset, kind, expected }
+    };
     let staged = client.ingest(
-        Request::Ingest { dataset, kind, expected },
+        request,
         |uploader| {
             let socket = uploader.socket()?;
-            source.send(Some(socket.as_fd()), &mut |part| uploader.part(part))
+            source.send(Some(socket.as_fd()), in_place, &mut |part| uploader.part(part))
         },
         |event| match event {
             IngestEvent::Progress(progress) => bar.update(&progress),

@@ -47,6 +47,8 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
         0 => format!("limit {}", size(status.memory_limit)),
         rss => format!("{} of {}", size(rss), size(status.memory_limit)),
     };
+    let in_place = (chunks.referenced_bytes > 0)
+        .then(|| format!("{} of it stay in files of their owners", size(chunks.referenced_bytes)));
     let workers: Vec<String> = status.workers.iter().map(|(name, state)| format!("{name}: {state}")).collect();
     let parked = if status.n_parked > 0 { format!(", {} waiting", count(status.n_parked)) } else { String::new() };
     vec![
@@ -77,6 +79,7 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
                 size(chunks.stored_bytes)
             )),
         ),
+        ("in place", in_place),
         ("data", Some(format!("{} ({} free)", status.data_dir, size(status.free_bytes)))),
         ("memory", Some(memory)),
         ("threads", Some(status.threads.join(", "))),

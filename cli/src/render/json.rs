@@ -88,6 +88,7 @@ pub(crate) fn status(status: &Status) -> Value {
         "chunks": status.chunks.n_chunks,
         "stored_bytes": status.chunks.stored_bytes,
         "raw_bytes": status.chunks.raw_bytes,
+        "referenced_bytes": status.chunks.referenced_bytes,
         "segments": status.chunks.n_segments,
         "fsyncs": status.chunks.fsyncs,
         "written_bytes": status.chunks.written_bytes,
@@ -238,5 +239,6 @@ pub(crate) fn staged(staged: &Staged) -> Value {
         "chunks": staged.n_chunks,
         "new_bytes": staged.new_bytes,
         "stored_bytes": staged.stored_bytes,
+        "referenced_bytes": staged.referenced_bytes,
     })
 }

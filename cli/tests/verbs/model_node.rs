@@ -36,6 +36,8 @@ pub(crate) struct World {
     /// In the order of publication.
     pub(crate) versions: Vec<(String, Version)>,
     pub(crate) contents: BTreeMap<ManifestId, Content>,
+    /// Where files lie whose bytes stay there, by their paths in the version.
+    pub(crate) places: BTreeMap<String, Vec<u8>>,
     pub(crate) ops: Vec<Operation>,
     pub(crate) requests: Vec<Request>,
     pub(crate) users: Vec<Option<UserId>>,
@@ -120,7 +122,7 @@ fn serve(mut stream: UnixStream, world: &Mutex<World>) -> Option<()> {
             world.hook.as_ref().and_then(|hook| hook(&request)).filter(Result::is_err)
         };
         let uploaded = match (&request, &refused) {
-            (Request::Ingest { .. }, None) => Some(receive(&mut stream, id, world)?),
+            (Request::Ingest { .. } | Request::IngestInPlace { .. }, None) => Some(receive(&mut stream, id, world)?),
             _ => None,
         };
         let answer = refused.unwrap_or_else(|| {
@@ -164,6 +166,11 @@ fn receive(stream: &mut UnixStream, call: u32, world: &Mutex<World>) -> Option<C
                     }
                 }
                 UploadPart::End => break,
+                UploadPart::InPlace(place) => {
+                    let (path, _, bytes) = files.last().unwrap();
+                    assert!(bytes.is_empty(), "a place comes before the bytes");
+                    world.lock().unwrap().places.insert(path.clone(), place.into_vec());
+                }
             },
             ClientFrame::Cancel { id } if id == call => return None,
             other => panic!("unexpected {other:?}"),
@@ -248,6 +255,14 @@ impl World {
                 Ok(page(all, query.offset, query.limit))
             }
             Request::Ingest { kind, .. } => Ok(vec![Event::Staged(self.stage(*kind, uploaded.unwrap()))]),
+            Request::IngestInPlace { kind, .. } => {
+                let staged = self.stage(*kind, uploaded.unwrap());
+                Ok(vec![Event::Staged(Staged { referenced_bytes: staged.size, ..staged })])
+            }
+            Request::Referenced { reference } => {
+                let (_, version) = self.version(reference)?;
+                Ok(vec![Event::Referenced { bytes: if self.places.is_empty() { 0 } else { version.size } }])
+            }
             Request::Entries { reference } => {
                 let (_, version) = self.version(reference)?;
                 let content = below(&self.contents[&version.manifest], reference);
@@ -287,7 +302,9 @@ impl World {
                 value: "\"full\"".to_owned(),
                 origin: "/etc/bib/bibd.toml:3".to_owned(),
             })]),
-            Request::Ping | Request::Disconnect { .. } | Request::Shutdown => Ok(Vec::new()),
+            Request::Ping | Request::MayReference { .. } | Request::Disconnect { .. } | Request::Shutdown => {
+                Ok(Vec::new())
+            }
             Request::OpGet(_) | Request::OpLog { .. } => Err(Failure::new(ErrorCode::Unsupported, "not played")),
         }
     }
@@ -407,7 +424,16 @@ impl World {
         };
         let new_bytes = if self.contents.contains_key(&manifest) { 0 } else { size };
         self.contents.insert(manifest, content);
-        Staged { manifest, content: id, size, n_files, n_chunks: 1, new_bytes, stored_bytes: new_bytes }
+        Staged {
+            manifest,
+            content: id,
+            size,
+            n_files,
+            n_chunks: 1,
+            new_bytes,
+            stored_bytes: new_bytes,
+            referenced_bytes: 0,
+        }
     }
 
     fn topic(&self, path: &str, topic: &Topic) -> Event {

@@ -211,3 +211,49 @@ fn withdrawn_numbers_are_not_used_again() {
     home.write("f", "4");
     assert_eq!(home.bib(["publish", "f", "weather/f"]).ok().stdout, "weather/f@1.0.3\n");
 }
+
+#[test]
+fn bytes_stay_in_their_files_when_the_node_can_read_these() {
+    let (home, node) = Home::with_topic();
+    home.write("t/a.csv", "x".repeat(1_000));
+    home.write("t/b/c.csv", "y");
+    symlink(home.path("work/t"), home.path("work/link")).unwrap();
+    let ran = home.bib(["publish", "--reference", "link", "weather/tree"]).ok();
+    assert!(ran.stderr.contains("stay in their files"), "{ran:?}");
+    let real = home.path("work/t").canonicalize().unwrap();
+    let place = |name: &str| real.join(name).into_os_string().into_encoded_bytes();
+    let world = node.world();
+    assert_eq!(world.places["a.csv"], place("a.csv"));
+    assert_eq!(world.places["b/c.csv"], place("b/c.csv"));
+    let asked: Vec<&Request> =
+        world.requests.iter().filter(|request| matches!(request, Request::MayReference { .. })).collect();
+    let [Request::MayReference { files }] = asked[..] else { panic!("{asked:?}") };
+    assert_eq!(files.len(), 2);
+    drop(world);
+    assert!(home.bib(["dataset", "show", "weather/tree"]).ok().stdout.contains("stay in files of their owner"));
+}
+
+#[test]
+fn file_that_the_node_cannot_read_is_refused_before_anything_is_sent() {
+    let (home, node) = Home::with_topic();
+    home.write("f.csv", "x");
+    node.hook(|request| match request {
+        Request::MayReference { .. } => {
+            Some(Err(Failure::new(ErrorCode::Precondition, "the node cannot read it").hinted("let it")))
+        }
+        _ => None,
+    });
+    let ran = home.bib(["publish", "f.csv", "weather/f", "--reference"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("hint: let it"), "{ran:?}");
+    assert!(node.world().places.is_empty() && node.world().contents.is_empty());
+    assert!(!node.world().requests.iter().any(|request| matches!(request, Request::IngestInPlace { .. })));
+}
+
+#[test]
+fn stdin_has_no_file_to_stay_in() {
+    let (home, _node) = Home::with_topic();
+    let ran = home.bib(["publish", "-", "weather/f", "--reference"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("hint"), "{ran:?}");
+}

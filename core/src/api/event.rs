@@ -132,6 +132,8 @@ pub struct Staged {
     pub new_bytes: u64,
     /// Bytes that were written for them.
     pub stored_bytes: u64,
+    /// Bytes of content that stay in files outside of the store, whether they were there before or not.
+    pub referenced_bytes: u64,
 }
 
 /// Content that is here now.
@@ -241,4 +243,9 @@ pub enum Event {
     Peer(Peer),
     /// A value of the configuration.
     ConfigValue(ConfigValue),
+    /// Answers `Referenced`.
+    Referenced {
+        /// Bytes of chunks that lie outside of the store.
+        bytes: u64,
+    },
 }

@@ -70,6 +70,8 @@ pub enum UploadPart {
     Data(serde_bytes::ByteBuf),
     /// Everything was sent.
     End,
+    /// Before the first bytes of a file: it lies at this absolute path, and its bytes are to stay there.
+    InPlace(serde_bytes::ByteBuf),
 }
 
 /// Frames from a node.

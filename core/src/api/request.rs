@@ -28,6 +28,17 @@ pub enum ContextFor {
     Removal(TopicId),
 }
 
+/// A file of this machine, as the user who names it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalFile {
+    /// Absolute, without links, in bytes as the system has it.
+    pub path: serde_bytes::ByteBuf,
+    /// Its file system, as `stat` has it: who cannot see the file does not know this, and learns nothing of it.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
 /// A request. The event that answers it stands behind each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -143,4 +154,25 @@ pub enum Request {
     Config,
     /// Stop the node after draining → `End`.
     Shutdown,
+    /// May the bytes of these files stay where they are when they are published? Asked before anything is uploaded; at most
+    /// [`MAX_LOCAL_FILES`](crate::limits::MAX_LOCAL_FILES) → `End`.
+    MayReference {
+        /// The files.
+        files: Vec<LocalFile>,
+    },
+    /// As `Ingest`, and each file may be followed by `UploadPart::InPlace`: its bytes then stay in that file, and are
+    /// compared with what is uploaded → `Event::Progress`…, `Event::Staged`.
+    IngestInPlace {
+        /// As of `Ingest`.
+        dataset: Option<DatasetId>,
+        /// As of `Ingest`.
+        kind: ManifestKind,
+        /// As of `Ingest`, for progress only.
+        expected: Option<u64>,
+    },
+    /// How much of a version lies in files outside of the store → `Event::Referenced`.
+    Referenced {
+        /// The version.
+        reference: Reference,
+    },
 }

@@ -1,7 +1,7 @@
 //! Frames of the control contract.
 
 use bib_core::api::event::{ConfigValue, Fetched, OpContext, Peer, Progress, Staged, Status, Warning};
-use bib_core::api::request::{ContextFor, Paging};
+use bib_core::api::request::{ContextFor, LocalFile, Paging};
 use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart};
 use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId};
 use bib_core::key::{Purpose, SecretKey};
@@ -17,12 +17,13 @@ use crate::wire::{catalog_entry, find_query};
 use crate::{Case, TIME, check, named, variants};
 
 variants!(ClientFrame: Hello Auth Call Upload Cancel);
-variants!(UploadPart: Entry Data End);
+variants!(UploadPart: Entry Data End InPlace);
 variants!(ServerFrame: Hello Ready Item End Failed);
 variants!(Request: Ping Status WhoAmI OpContext OpSubmit OpGet OpLog TopicGet TopicList TopicMembers DatasetGet DatasetList
-    Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown);
+    Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown
+    MayReference IngestInPlace Referenced);
 variants!(Event: Status WhoAmI OpContext Submitted Operation Topic Members Dataset Version Found Total Progress Warning
-    Staged Fetched Entry Data Peer ConfigValue);
+    Staged Fetched Entry Data Peer ConfigValue Referenced);
 
 fn requests() -> Vec<Request> {
     let reference = || "weather/daily/temps@1.2:a/b.csv".parse::<Reference>().unwrap();
@@ -62,6 +63,9 @@ fn requests() -> Vec<Request> {
         Request::Disconnect { node: NodeId::from_bytes([4; 32]) },
         Request::Config,
         Request::Shutdown,
+        Request::MayReference { files: vec![LocalFile { path: ByteBuf::from(b"/data/a.csv"), device: 7, inode: 300 }] },
+        Request::IngestInPlace { dataset: None, kind: ManifestKind::File, expected: Some(300) },
+        Request::Referenced { reference: reference() },
     ]
 }
 
@@ -137,6 +141,7 @@ fn events() -> Vec<Event> {
             n_chunks: 9,
             new_bytes: 10,
             stored_bytes: 11,
+            referenced_bytes: 12,
         }),
         Event::Fetched(Box::new(Fetched {
             version: version(),
@@ -168,6 +173,7 @@ fn events() -> Vec<Event> {
             value: "\"full\"".to_owned(),
             origin: "built-in".to_owned(),
         }),
+        Event::Referenced { bytes: 300 },
     ]
 }
 
@@ -183,6 +189,7 @@ fn frames_of_a_client() {
         UploadPart::Entry { path: "x/y".to_owned(), kind: EntryKind::EmptyDir },
         UploadPart::Data(ByteBuf::from(vec![1, 2, 3])),
         UploadPart::End,
+        UploadPart::InPlace(ByteBuf::from(b"/data/a.csv")),
     ];
     let uploads = named("upload", parts);
     cases.extend(uploads.into_iter().map(|(name, part)| Case::versioned(name, ClientFrame::Upload { id: 1, part })));

@@ -6,7 +6,7 @@ use bib_core::api::{Failure, Request};
 
 use super::{Caller, Output, Uploads};
 use crate::node::Context;
-use crate::service::{access, admin, catalog, content, peers, publish, status};
+use crate::service::{access, admin, catalog, content, in_place, peers, publish, status};
 
 /// Carries out a call. Dropping the future ends it; what was acknowledged stays.
 pub(crate) async fn call(
@@ -16,7 +16,7 @@ pub(crate) async fn call(
     uploads: Uploads,
     out: &Output,
 ) -> Result<(), Failure> {
-    if !matches!(request, Request::Ingest { .. }) {
+    if !matches!(request, Request::Ingest { .. } | Request::IngestInPlace { .. }) {
         uploads.refuse();
     }
     match request {
@@ -36,8 +36,15 @@ pub(crate) async fn call(
         Request::VersionGet(reference) => catalog::version(ctx, reference, out).await,
         Request::Find(query) => catalog::find(ctx, query, out).await,
         Request::Ingest { dataset, kind, expected } => {
-            publish::ingest(ctx, &caller, (dataset, kind, expected), &uploads, out).await
+            let wanted = publish::Wanted { dataset, kind, expected, in_place: false };
+            publish::ingest(ctx, &caller, wanted, &uploads, out).await
         }
+        Request::IngestInPlace { dataset, kind, expected } => {
+            let wanted = publish::Wanted { dataset, kind, expected, in_place: true };
+            publish::ingest(ctx, &caller, wanted, &uploads, out).await
+        }
+        Request::MayReference { files } => in_place::may_reference(ctx, &caller, files).await,
+        Request::Referenced { reference } => in_place::referenced(ctx, reference, out).await,
         Request::Fetch { reference } => content::fetch(ctx, reference, out).await,
         Request::Entries { reference } => content::entries(ctx, reference, out).await,
         Request::Read { reference, offset, len } => content::read_file(ctx, reference, (offset, len), out).await,

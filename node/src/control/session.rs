@@ -381,7 +381,7 @@ impl Session {
 pub(crate) fn len_of(part: &UploadPart) -> usize {
     match part {
         UploadPart::Entry { path, .. } => path.len(),
-        UploadPart::Data(bytes) => bytes.len(),
+        UploadPart::Data(bytes) | UploadPart::InPlace(bytes) => bytes.len(),
         UploadPart::End => 0,
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod catalog;
 pub(crate) mod content;
+pub(crate) mod in_place;
 pub(crate) mod peers;
 pub(crate) mod publish;
 pub(crate) mod status;

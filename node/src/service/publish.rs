@@ -4,6 +4,9 @@
 //! Invariant: the answer says that the content is durable and kept for the operation that will name it. What was stored
 //! of an ingest that ended early is nobody's, and does no harm.
 //!
+//! Content may also stay in the files it comes from: it is read and sent all the same, which proves that the caller may
+//! read it, and the chunk store keeps places instead of bytes.
+//!
 //! An ingest is worked at in short steps on the pool, so that a client that stalls holds no thread.
 
 use std::time::Instant;
@@ -18,10 +21,11 @@ use bib_core::command::Command;
 use bib_core::id::DatasetId;
 use bib_core::limits::{CONTENT_STEP, CONTROL_STALL, FLUSH_INTERVAL, SPACE_CHECK};
 use bib_core::model::manifest::builder::{BuildError, Builder, Built, Piece};
-use bib_core::model::manifest::{ManifestKind, reader};
+use bib_core::model::manifest::{EntryKind, ManifestKind, reader};
 use bib_core::model::{DatasetPath, ReferenceError};
 use bib_core::port::StoreError;
 
+use super::in_place::{FilesInPlace, InPlaceError};
 use super::{require_user, store_failure};
 use crate::control::{Caller, Incoming, Output, Uploads, within};
 use crate::node::Context;
@@ -44,6 +48,15 @@ pub(crate) enum PublishError {
     /// Nothing came for a while, and others wait for the place.
     #[error("nothing came for a minute while others waited")]
     Stalled,
+    /// A file whose bytes are to stay in it changed meanwhile.
+    #[error("`{0}` changed while it was read; nothing was published")]
+    Changed(String),
+    /// The bytes of a file may not stay in it.
+    #[error(transparent)]
+    InPlace(#[from] InPlaceError),
+    /// A place was named where none was asked for, or behind the first bytes.
+    #[error("a file was named whose bytes nobody said to leave in place")]
+    NotInPlace,
     /// There is no room.
     #[error("{}", .0.message)]
     NoRoom(Failure),
@@ -57,6 +70,11 @@ impl From<PublishError> for Failure {
         let failure = |code| Self::new(code, error.to_string());
         match error {
             PublishError::NoRoom(failure) => failure,
+            PublishError::InPlace(error) => error.into(),
+            PublishError::Store(StoreError::Changed { path, .. })
+            | PublishError::Build(BuildError::Sink(StoreError::Changed { path, .. })) => {
+                PublishError::Changed(path).into()
+            }
             PublishError::Store(error) | PublishError::Build(BuildError::Sink(error)) => store_failure(&error),
             PublishError::Early => failure(ErrorCode::Cancelled),
             PublishError::Stalled => {
@@ -65,6 +83,8 @@ impl From<PublishError> for Failure {
             PublishError::Build(BuildError::TooMany) => {
                 failure(ErrorCode::LimitExceeded).hinted("publish the folder in parts")
             }
+            PublishError::Changed(_) => failure(ErrorCode::Conflict).hinted("publish again when nothing writes to it"),
+            PublishError::NotInPlace => failure(ErrorCode::Invalid).hinted("install the same version of bib and bibd"),
             PublishError::Path(_) | PublishError::Build(_) => failure(ErrorCode::Invalid).hinted("rename the file"),
         }
     }
@@ -75,6 +95,10 @@ struct Ingest {
     stores: Stores,
     builder: Builder,
     figures: Figures,
+    /// `None`: all bytes are stored.
+    in_place: Option<FilesInPlace>,
+    /// Whether a place may be named for the file begun last.
+    may_name_place: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,17 +108,26 @@ struct Figures {
     reused: u64,
     /// Bytes that went to the disk, pages included.
     written: u64,
+    referenced: u64,
 }
 
 impl Figures {
-    fn put(&mut self, stores: &Stores, piece: Piece) -> Result<(), StoreError> {
+    fn put(&mut self, stores: &Stores, in_place: Option<&mut FilesInPlace>, piece: Piece) -> Result<(), StoreError> {
         let (chunk, is_content): (RawChunk, bool) = match piece {
             Piece::Content(chunk) => (chunk, true),
             Piece::Page(chunk) => (chunk, false),
         };
         let len = u64::from(chunk.len());
-        // Asked first: what is there needs no compression.
-        let is_new = if stores.chunks().has(&chunk.id())? {
+        let place = in_place.filter(|_| is_content).and_then(|files| files.cut(len));
+        // Asked first: what is there needs no compression. Bytes are put in place of a reference.
+        let is_new = if let Some(place) = place {
+            let id = chunk.id();
+            let is_new = stores.chunks().put_reference(chunk, &place)?;
+            if is_new || stores.chunks().place(&id)?.is_some() {
+                self.referenced += len;
+            }
+            is_new
+        } else if stores.chunks().has(&chunk.id())? && stores.chunks().place(&chunk.id())?.is_none() {
             false
         } else {
             let chunk = chunk.compress();
@@ -118,21 +151,33 @@ impl Figures {
 impl Ingest {
     /// Takes parts in; `true` when they are the last ones.
     fn take(&mut self, parts: Vec<UploadPart>) -> Result<bool, PublishError> {
-        let Self { stores, builder, figures } = self;
+        let Self { stores, builder, figures, in_place, may_name_place } = self;
         for part in parts {
-            let sink = |piece| figures.put(stores, piece);
+            let ends_file = matches!(part, UploadPart::Entry { .. } | UploadPart::End);
+            if let Some(files) = in_place.as_mut().filter(|_| ends_file) {
+                files.end(builder.size());
+            }
+            let may_name = std::mem::take(may_name_place);
+            let sink = |piece| figures.put(stores, in_place.as_mut(), piece);
             match part {
-                UploadPart::Entry { path, kind } => builder.begin(DatasetPath::new(&path)?, kind, sink)?,
+                UploadPart::Entry { path, kind } => {
+                    builder.begin(DatasetPath::new(&path)?, kind, sink)?;
+                    *may_name_place = kind != EntryKind::EmptyDir;
+                }
                 UploadPart::Data(bytes) => builder.push(&bytes, sink)?,
                 UploadPart::End => return Ok(true),
+                UploadPart::InPlace(path) => match in_place.as_mut().filter(|_| may_name) {
+                    Some(files) => files.begin(builder.size(), path.into_vec())?,
+                    None => return Err(PublishError::NotInPlace),
+                },
             }
         }
         Ok(false)
     }
 
     fn finish(self) -> Result<(Built, Figures), PublishError> {
-        let Self { stores, builder, mut figures } = self;
-        let built = builder.finish(None, |piece| figures.put(&stores, piece))?;
+        let Self { stores, builder, mut figures, mut in_place, .. } = self;
+        let built = builder.finish(None, |piece| figures.put(&stores, in_place.as_mut(), piece))?;
         Ok((built, figures))
     }
 
@@ -203,10 +248,20 @@ async fn next_parts(ctx: &Context, uploads: &Receiver<Incoming>) -> Result<Vec<I
     Ok(parts)
 }
 
+/// What is taken in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) dataset: Option<DatasetId>,
+    pub(crate) kind: ManifestKind,
+    pub(crate) expected: Option<u64>,
+    /// Whether bytes may stay in the files they come from.
+    pub(crate) in_place: bool,
+}
+
 pub(crate) async fn ingest(
     ctx: &Context,
     caller: &Caller,
-    (dataset, kind, expected): (Option<DatasetId>, ManifestKind, Option<u64>),
+    Wanted { dataset, kind, expected, in_place }: Wanted,
     uploads: &Uploads,
     out: &Output,
 ) -> Result<(), Failure> {
@@ -216,11 +271,13 @@ pub(crate) async fn ingest(
     let _place = ctx.ingest_credits.borrow(1).await;
     uploads.open();
     let chunker = chunker_of(ctx, dataset).await?;
-    if let (None, Some(expected)) = (dataset, expected) {
+    if let (None, Some(expected), false) = (dataset, expected, in_place) {
         check_room(ctx, expected).await?;
     }
     let stores = ctx.store.stores();
-    let mut ingest = Ingest { stores, builder: Builder::new(kind, chunker), figures: Figures::default() };
+    let in_place = in_place.then(|| FilesInPlace::new(ctx.data_dir.clone()));
+    let builder = Builder::new(kind, chunker);
+    let mut ingest = Ingest { stores, builder, figures: Figures::default(), in_place, may_name_place: false };
     let (mut flushed_at, mut looked_at) = (Instant::now(), 0);
     loop {
         let parts = next_parts(ctx, uploads.parts()).await?;
@@ -255,6 +312,7 @@ pub(crate) async fn ingest(
         manifest = manifest.short(), bytes = size, files = n_files, new_bytes = figures.new_bytes;
         "content is stored for a version"
     );
-    let Figures { new_bytes, stored_bytes, .. } = figures;
-    out.event(Event::Staged(Staged { manifest, content, size, n_files, n_chunks, new_bytes, stored_bytes })).await
+    let Figures { new_bytes, stored_bytes, referenced: referenced_bytes, .. } = figures;
+    let staged = Staged { manifest, content, size, n_files, n_chunks, new_bytes, stored_bytes, referenced_bytes };
+    out.event(Event::Staged(staged)).await
 }

@@ -5,6 +5,7 @@
 
 mod content;
 mod hostile;
+mod in_place;
 mod kills;
 mod lifecycle;
 mod limits;

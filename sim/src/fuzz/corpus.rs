@@ -257,6 +257,7 @@ fn frames(op: &Operation) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         call(Request::Versions { reference, paging: Paging { limit: 50, offset: 0 } }),
         ClientFrame::Upload { id: 1, part: UploadPart::Entry { path: "x/y".to_owned(), kind: EntryKind::File } },
         ClientFrame::Upload { id: 1, part: UploadPart::Data(ByteBuf::from(vec![1, 2, 3])) },
+        ClientFrame::Upload { id: 1, part: UploadPart::InPlace(ByteBuf::from(b"/data/a.csv")) },
         ClientFrame::Cancel { id: 1 },
     ];
     let item = |event| ServerFrame::Item { id: 1, event: Box::new(event) };
@@ -272,6 +273,7 @@ fn frames(op: &Operation) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
             n_chunks: 1,
             new_bytes: 5,
             stored_bytes: 5,
+            referenced_bytes: 5,
         })),
         ServerFrame::End { id: 1 },
         ServerFrame::Failed {
