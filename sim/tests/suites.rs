@@ -11,7 +11,8 @@ use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreSta
 use bib_sim::disk::FaultyDisk;
 use bib_sim::memory::{MemoryCatalog, MemoryChunkStore};
 use bib_sim::suite::{CatalogBed, ChunkStoreBed, catalog, chunk_store};
-use bib_storage_redb::{Bounds, Disk, Folder, RedbCatalog, SegmentStore};
+use bib_storage_redb::crypto::KeyBytes;
+use bib_storage_redb::{Bounds, Disk, Folder, Keyring, RedbCatalog, SegmentStore};
 use tempfile::TempDir;
 
 const CACHE: usize = 256 << 10;
@@ -96,12 +97,17 @@ fn open_chunks(disk: impl Disk + 'static, bounds: Bounds) -> Box<dyn ChunkStore>
     Box::new(SegmentStore::open_bounded(Box::new(disk), CACHE, [1; 16], bounds).unwrap())
 }
 
-/// The stores in a folder of the system.
-struct InFolder(RefCell<TempDir>);
+fn keyring() -> Arc<Keyring> {
+    let data_keys = [(1, KeyBytes::new([1; 32])), (2, KeyBytes::new([2; 32]))];
+    Arc::new(Keyring::new(data_keys.into(), &[3; 32], &[4; 32]).unwrap())
+}
+
+/// The stores in a folder of the system, sealed where there are keys.
+struct InFolder(RefCell<TempDir>, Option<Arc<Keyring>>);
 
 impl InFolder {
-    fn new() -> Self {
-        Self(RefCell::new(tempfile::tempdir().unwrap()))
+    fn new(keyring: Option<Arc<Keyring>>) -> Self {
+        Self(RefCell::new(tempfile::tempdir().unwrap()), keyring)
     }
 
     fn folder(&self) -> Folder {
@@ -112,12 +118,12 @@ impl InFolder {
 impl CatalogBed for InFolder {
     fn make(&self) -> Box<dyn Catalog> {
         self.0.replace(tempfile::tempdir().unwrap());
-        Box::new(RedbCatalog::open(&self.folder(), CACHE).unwrap())
+        Box::new(RedbCatalog::open_with(&self.folder(), CACHE, self.1.clone()).unwrap())
     }
 
     fn reopen(&self, catalog: Box<dyn Catalog>) -> Box<dyn Catalog> {
         drop(catalog);
-        Box::new(RedbCatalog::open(&self.folder(), CACHE).unwrap())
+        Box::new(RedbCatalog::open_with(&self.folder(), CACHE, self.1.clone()).unwrap())
     }
 
     fn fail_next_commit(&self, _: &dyn Catalog) -> bool {
@@ -145,11 +151,16 @@ impl ChunkStoreBed for InFolder {
 struct OnFaultyDisk {
     disk: RefCell<FaultyDisk>,
     bounds: Bounds,
+    keyring: Option<Arc<Keyring>>,
 }
 
 impl OnFaultyDisk {
     fn new(bounds: Bounds) -> Self {
-        Self { disk: RefCell::default(), bounds }
+        Self { disk: RefCell::default(), bounds, keyring: None }
+    }
+
+    fn sealed(bounds: Bounds) -> Self {
+        Self { keyring: Some(keyring()), ..Self::new(bounds) }
     }
 
     fn disk(&self) -> FaultyDisk {
@@ -171,13 +182,13 @@ impl OnFaultyDisk {
 impl CatalogBed for OnFaultyDisk {
     fn make(&self) -> Box<dyn Catalog> {
         self.disk.replace(FaultyDisk::new());
-        Box::new(RedbCatalog::open(&self.disk(), CACHE).unwrap())
+        Box::new(RedbCatalog::open_with(&self.disk(), CACHE, self.keyring.clone()).unwrap())
     }
 
     fn reopen(&self, catalog: Box<dyn Catalog>) -> Box<dyn Catalog> {
         let restarted = self.restart();
         drop(catalog);
-        Box::new(RedbCatalog::open(&restarted, CACHE).unwrap())
+        Box::new(RedbCatalog::open_with(&restarted, CACHE, self.keyring.clone()).unwrap())
     }
 
     fn fail_next_commit(&self, _: &dyn Catalog) -> bool {
@@ -233,12 +244,12 @@ fn memory_chunk_store_conforms() {
 
 #[test]
 fn redb_catalog_conforms() {
-    check_catalog(&InFolder::new());
+    check_catalog(&InFolder::new(None));
 }
 
 #[test]
 fn segment_store_conforms() {
-    check_chunk_store(&InFolder::new());
+    check_chunk_store(&InFolder::new(None));
 }
 
 #[test]
@@ -255,4 +266,14 @@ fn segment_store_on_the_faulty_disk_conforms() {
 fn segment_store_that_is_always_full_conforms() {
     let bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7 };
     check_chunk_store(&OnFaultyDisk::new(bounds));
+}
+
+#[test]
+fn sealed_redb_catalog_conforms() {
+    check_catalog(&InFolder::new(Some(keyring())));
+}
+
+#[test]
+fn sealed_redb_catalog_on_the_faulty_disk_conforms() {
+    check_catalog(&OnFaultyDisk::sealed(Bounds::default()));
 }

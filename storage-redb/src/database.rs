@@ -233,12 +233,28 @@ impl Store {
         cache_bytes: usize,
         first: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
+        Self::make_in_steps(disk, name, cache_bytes, |store| store.write(first))
+    }
+
+    /// The same with any number of commits, so that what is put into it does not have to be in memory. Nothing is left
+    /// of it when they fail.
+    pub(crate) fn make_in_steps(
+        disk: &dyn Disk,
+        name: &'static str,
+        cache_bytes: usize,
+        fill: impl FnOnce(&Self) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
         let unfinished = format!("{name}.new");
         if disk.list()?.contains(&unfinished) {
             disk.remove(&unfinished)?;
         }
         let store = Self::over(name, locked(disk, &unfinished, true)?, cache_bytes)?;
-        store.write(first)?;
+        if let Err(error) = fill(&store) {
+            drop(store);
+            // The space that it took is wanted; one that stays is removed by the next attempt.
+            let _ = disk.remove(&unfinished);
+            return Err(error);
+        }
         disk.rename(&unfinished, name).map_err(write_error)?;
         disk.sync_folder().map_err(write_error)?;
         Ok(store)

@@ -5,6 +5,7 @@
 use crate::id::{DatasetId, ManifestId, OpId, TopicId, UserId, VersionId};
 use crate::model::Name;
 use crate::op::{Class, Resource};
+use crate::port::Table;
 use crate::time::Timestamp;
 use crate::wire::message::OpKey;
 
@@ -294,6 +295,37 @@ pub fn transfer(version: &VersionId) -> Vec<u8> {
     version.as_bytes().to_vec()
 }
 
+/// The part of a key that says how people call things or what content is here: an encrypted catalog does not show it.
+/// Where it begins and where it ends, or `None` for the end when the key stops within it, as the beginning of a key may.
+/// Whether there is such a part, and where it begins, follows from the bytes before it and that there are more behind.
+pub fn hidden(table: Table, key: &[u8]) -> Option<(usize, Option<usize>)> {
+    let begin = match table {
+        Table::TopicNames | Table::DatasetNames | Table::VersionNumbers => 32,
+        Table::Meta if key.starts_with(KEPT) => KEPT.len(),
+        Table::Pins => 0,
+        _ => return None,
+    };
+    let rest = key.get(begin..).filter(|rest| !rest.is_empty())?;
+    let len = match table {
+        Table::TopicNames | Table::DatasetNames => rest.iter().position(|byte| *byte == 0).map(|zero| zero + 1),
+        Table::VersionNumbers => number_len(rest),
+        _ => Some(32).filter(|len| *len <= rest.len()),
+    };
+    Some((begin, len.map(|len| begin + len)))
+}
+
+/// Bytes of the number that a key of `VersionNumbers` has behind the dataset; `None` when they stop within it.
+fn number_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1 + 3 * 8;
+    loop {
+        at += match bytes.get(at)? {
+            0 => return Some(at + 1),
+            1 => 3 + usize::from(u16::from_be_bytes(*bytes.get(at + 1..)?.first_chunk()?)),
+            _ => 2 + bytes.get(at + 1..)?.iter().position(|byte| *byte == 0)?,
+        };
+    }
+}
+
 /// The first key behind all keys that begin with `prefix`; `None` when there is none.
 pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let end = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
@@ -325,6 +357,29 @@ mod tests {
         for (i, a) in keys.iter().enumerate() {
             assert!(keys.iter().enumerate().all(|(j, b)| i == j || !b.starts_with(a)), "no number begins another");
         }
+    }
+
+    #[test]
+    fn hidden_part_of_a_key_ends_where_the_next_part_begins() {
+        let (topic, at) = (TopicId::from_bytes([1; 32]), (7, OpId::from_bytes([0; 32])));
+        let name: Name = "weather".parse().unwrap();
+        let mut keys = vec![(Table::TopicNames, topic_name(None, &name, at), 32, 40)];
+        keys.push((Table::DatasetNames, dataset_name(&topic, &name, at), 32, 40));
+        keys.push((Table::Pins, pin(&ManifestId::from_bytes([0; 32])), 0, 32));
+        keys.push((Table::Meta, kept(&ManifestId::from_bytes([0; 32])), 4, 36));
+        for text in ["1.2.3", "1.2.3-1.alpha.22", "256.0.1-0"] {
+            let (dataset, number) = (DatasetId::from_bytes([1; 32]), text.parse().unwrap());
+            let end = version_number_prefix(&dataset, &number).len();
+            keys.push((Table::VersionNumbers, version_number(&dataset, &number, at), 32, end));
+        }
+        for (table, key, begin, end) in keys {
+            for len in 0..=key.len() {
+                let expected = (len > begin).then_some((begin, (len >= end).then_some(end)));
+                assert_eq!(hidden(table, &key[..len]), expected, "{table:?}: {len} of {} bytes", key.len());
+            }
+        }
+        assert_eq!(hidden(Table::Meta, &log_figures(&topic, Class::Content)), None);
+        assert_eq!(hidden(Table::Ops, &[1; 32]), None);
     }
 
     #[test]

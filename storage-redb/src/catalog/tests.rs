@@ -69,7 +69,7 @@ fn newer_format_is_refused_and_not_changed() {
     });
     drop(newer.unwrap());
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(&refused, StoreError::Unsupported(why) if why.contains("version 2")), "{refused}");
+    assert!(matches!(&refused, StoreError::Unsupported(why) if why.contains("version 3")), "{refused}");
     let newer = Store::open(&folder(dir.path()), NAME, CACHE, |_| Ok(())).unwrap();
     let tables: Vec<String> = {
         let read = newer.read().unwrap();

@@ -6,10 +6,12 @@
 //! Deliberately absent: where the keys come from and how they are kept; ciphers and key derivation themselves, which
 //! are those of `ring` and BLAKE3; knowledge of files and tables.
 
+mod check;
 mod cipher;
 mod keyring;
 mod segment;
 
+pub(crate) use check::{check_keys, record_checks};
 pub use cipher::{Cipher, SEALED_OVERHEAD};
 pub use keyring::{KeyBytes, Keyring, KeyringError, VALUE_OVERHEAD};
 pub use segment::{RecordPlace, SegmentKey, SegmentSeal};
