@@ -405,6 +405,7 @@ pub const MIN_THRESHOLD: u8 = 2;
 pub const MAX_SHARES: u8 = 16;
 /// Longest line that is looked at for a share, in bytes: the longest share with a space behind each letter.
 pub const MAX_SHARE_LINE: usize = 512;
+
 /// Names of an encrypted catalog that a scan holds to show them in order; where more lie in its range, it reads them
 /// again. Some 400 bytes each, and at most one scan for each level of topics at a time.
 pub const MAX_SORTED_NAMES: usize = 1_024;

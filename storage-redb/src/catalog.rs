@@ -107,11 +107,7 @@ impl RedbCatalog {
     ///
     /// # Errors
     /// As [`RedbCatalog::open`]; [`StoreError::Sealed`] also when the keys are not those that it was sealed with.
-    pub fn open_with(
-        disk: &dyn Disk,
-        cache_bytes: usize,
-        keyring: Option<Arc<Keyring>>,
-    ) -> Result<Self, StoreError> {
+    pub fn open_with(disk: &dyn Disk, cache_bytes: usize, keyring: Option<Arc<Keyring>>) -> Result<Self, StoreError> {
         Self::open_file(disk, cache_bytes, keyring).map_err(|error| match error {
             StoreError::Corrupt(why) => StoreError::Corrupt(format!(
                 "{why}; move {NAME} out of the data directory and put a copy from a backup in its place, or start \
@@ -142,7 +138,8 @@ impl RedbCatalog {
                 store = Self::reseal(disk, cache_bytes, &store, keyring)?;
             }
             Some(keyring) => {
-                if check_keys(&store, NAME, keyring)? || !complete {
+                let has_new_keys = check_keys(&store, NAME, keyring)?;
+                if has_new_keys || !complete {
                     store.write(|txn| make_tables(txn, sealed))?;
                 }
             }

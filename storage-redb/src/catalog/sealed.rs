@@ -33,6 +33,7 @@ pub(super) struct Sealing<'a> {
 }
 
 type Entry = (Vec<u8>, Vec<u8>);
+type KeyBound = Bound<Vec<u8>>;
 
 fn holds((low, high): &KeyRange<'_>, key: &[u8]) -> bool {
     let above = match low {
@@ -104,7 +105,7 @@ impl Sealing<'_> {
     }
 
     /// The range of stored keys with one hidden part, if the range is of such keys only.
-    fn of_one(&self, (low, high): &KeyRange<'_>) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+    fn of_one(&self, (low, high): &KeyRange<'_>) -> Option<(KeyBound, KeyBound)> {
         let (from, to) = (key_of(low)?, key_of(high)?);
         let prefix = &from[..hidden(self.table, from)?.1?];
         let is_behind = matches!(high, Bound::Excluded(_)) && after_prefix(prefix).as_deref() == Some(to);
@@ -119,7 +120,7 @@ impl Sealing<'_> {
     }
 
     /// The range of stored keys in which all those of a range lie.
-    fn around<'k>(&self, (low, high): &KeyRange<'k>) -> (Bound<&'k [u8]>, Bound<Vec<u8>>) {
+    fn around<'k>(&self, (low, high): &KeyRange<'k>) -> (Bound<&'k [u8]>, KeyBound) {
         let low = match key_of(low).map(|key| (key, hidden(self.table, key))) {
             Some((key, Some((begin, _)))) => Bound::Included(&key[..begin]),
             _ => *low,

@@ -148,7 +148,8 @@ fn names_of_one_topic_come_in_order_and_once_however_many_there_are() {
     let names = (0..n).map(|i| keys::dataset_name(&topic, &format!("d{}", i * 7 % n).parse().unwrap(), at(i)));
     put_all(&catalog, &names.map(|key| ((Table::DatasetNames, key), Vec::new())).collect());
     let read = catalog.begin_read().unwrap();
-    let all = shown(read.as_ref(), Table::DatasetNames, (Bound::Unbounded, Bound::Unbounded), Order::Ascending, usize::MAX);
+    let all =
+        shown(read.as_ref(), Table::DatasetNames, (Bound::Unbounded, Bound::Unbounded), Order::Ascending, usize::MAX);
     assert!(all.is_sorted() && all.len() == n as usize);
     let mut back =
         shown(read.as_ref(), Table::DatasetNames, (Bound::Unbounded, Bound::Unbounded), Order::Descending, usize::MAX);
@@ -176,12 +177,8 @@ fn is_found(path: &Path, wanted: &[Vec<u8>]) -> bool {
 
 #[test]
 fn names_numbers_text_and_manifests_are_in_no_file() {
-    let secrets: Vec<Vec<u8>> = vec![
-        b"harvest".to_vec(),
-        b"prerelease".to_vec(),
-        b"confidential".to_vec(),
-        hash(b"manifest 3").to_vec(),
-    ];
+    let secrets: Vec<Vec<u8>> =
+        vec![b"harvest".to_vec(), b"prerelease".to_vec(), b"confidential".to_vec(), hash(b"manifest 3").to_vec()];
     let plain = tempfile::tempdir().unwrap();
     put_all(&open(plain.path(), None).unwrap(), &model(60));
     for secret in &secrets {
@@ -248,12 +245,13 @@ fn values_of_all_data_keys_and_ciphers_are_read_and_a_new_key_is_noted() {
 fn value_that_was_moved_or_changed_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let ops = TABLES.iter().position(|(table, _)| *table == Table::Ops).unwrap();
-    let model: Model = [(b"a", b"1"), (b"b", b"2")].map(|(key, value)| ((Table::Ops, key.to_vec()), value.to_vec())).into();
+    let model: Model =
+        [(b"a", b"1"), (b"b", b"2")].map(|(key, value)| ((Table::Ops, key.to_vec()), value.to_vec())).into();
     type Change = fn(&mut Vec<u8>, &[u8]);
     let changes: [Change; 4] = [
         |value, other| *value = other.to_vec(),
         |value, _| value[20] ^= 1,
-        |value, _| drop(value.pop()),
+        |value, _| value.truncate(value.len() - 1),
         |value, _| value.clear(),
     ];
     for change in changes {
