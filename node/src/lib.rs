@@ -22,6 +22,7 @@ mod service;
 pub mod signals;
 mod space;
 pub mod store;
+pub mod vault;
 
 pub use node::{Call, Handle, Node, NodeBuilder, NodeError};
 pub use runtime::Spawner;
