@@ -128,12 +128,12 @@ impl VaultError {
                 "put a copy of the file in its place; without it nothing can read the data of this node".to_owned()
             }
             Self::Unsupported { .. } => "install the bibd that wrote it, or a newer one".to_owned(),
-            Self::OtherNode { .. } => "put the identity.pem of that node back, or bring the shares of the key together: \
+            Self::OtherNode { .. } => {
+                "put the identity.pem of that node back, or bring the shares of the key together: \
                                        `bib admin keys recover`"
-                .to_owned(),
-            Self::Absent { .. } => {
-                "name the data directory of an encrypted node with `--data-dir <folder>`".to_owned()
+                    .to_owned()
             }
+            Self::Absent { .. } => "name the data directory of an encrypted node with `--data-dir <folder>`".to_owned(),
             Self::TooMany => "the newest one goes on to serve; there is no need for another".to_owned(),
             Self::Shares { source: CombineError::Missing { .. }, .. } => {
                 "bring more shares of the same set together".to_owned()
@@ -230,7 +230,8 @@ impl Vault {
         if owner != node {
             return Err(VaultError::OtherNode { path: path(data_dir), owner, node });
         }
-        let vault = Self { data_dir: data_dir.to_owned(), identity: identity.clone(), body: Mutex::new(whole.body.clone()) };
+        let vault =
+            Self { data_dir: data_dir.to_owned(), identity: identity.clone(), body: Mutex::new(whole.body.clone()) };
         let kek = vault.kek(&whole.body)?;
         if !whole.is_genuine(&kek) {
             return Err(vault.damaged("it was changed by somebody who has not the key"));
@@ -355,8 +356,7 @@ impl Vault {
         next.catalog_key = again(CATALOG_KEY_HEADER, &body.catalog_key)?;
         next.generation = generation;
         next.fingerprint = format::fingerprint(&new);
-        next.sealed_kek =
-            seal_kek(&new, generation, &body.owner).map_err(|error| no_random(&self.data_dir, error))?;
+        next.sealed_kek = seal_kek(&new, generation, &body.owner).map_err(|error| no_random(&self.data_dir, error))?;
         self.replace(&mut body, next, &new)?;
         Ok(generation)
     }
@@ -386,12 +386,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError`] when the note cannot be made durable; then there are no shares.
-    pub fn split(
-        &self,
-        scheme: Scheme,
-        now: Timestamp,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Vec<Share>, VaultError> {
+    pub fn split(&self, scheme: Scheme, now: Timestamp, rng: &mut impl CryptoRng) -> Result<Vec<Share>, VaultError> {
         let mut body = self.body();
         let kek = self.kek(&body)?;
         let set = SetId(*random().map_err(|error| no_random(&self.data_dir, error))?);
@@ -412,9 +407,10 @@ impl Vault {
         let is_right = |key: &[u8; KEY_LEN]| format::fingerprint(key) == whole.body.fingerprint;
         let combined = share::combine_checked(shares, is_right).map_err(|source| {
             let note = match (&source, whole.body.split) {
-                (CombineError::WrongKey { set }, Some(split)) if split.set != *set => {
-                    Some(format!("the set made last is {}: these shares are of an older key or of another node", split.set))
-                }
+                (CombineError::WrongKey { set }, Some(split)) if split.set != *set => Some(format!(
+                    "the set made last is {}: these shares are of an older key or of another node",
+                    split.set
+                )),
                 (CombineError::WrongKey { .. }, Some(split)) if split.generation != whole.body.generation => {
                     Some("the key was renewed after they were made".to_owned())
                 }
@@ -433,8 +429,7 @@ impl Vault {
         }
         let before = whole.body.owner;
         let owner = identity.node_id();
-        let sealed_kek =
-            seal_kek(&kek, whole.body.generation, &owner).map_err(|error| no_random(data_dir, error))?;
+        let sealed_kek = seal_kek(&kek, whole.body.generation, &owner).map_err(|error| no_random(data_dir, error))?;
         let next = Body { owner, sealed_kek, ..whole.body };
         write(data_dir, &next.encode(&kek))?;
         Ok(Recovered { before, wrong: combined.wrong })

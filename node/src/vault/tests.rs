@@ -179,9 +179,11 @@ fn data_keys_have_a_bound_and_the_newest_goes_on_to_serve() {
         let kek = vault.kek(&body).unwrap();
         let mut next = body.clone();
         let wrapped = |id: u32| rewrapped(&kek, &data_key_header(id), &[7; 32]).unwrap();
-        next.data_keys.extend(
-            (2..=u32::try_from(MAX_DATA_KEYS).unwrap()).map(|id| DataKey { id, created: NOW, wrapped: wrapped(id) }),
-        );
+        next.data_keys.extend((2..=u32::try_from(MAX_DATA_KEYS).unwrap()).map(|id| DataKey {
+            id,
+            created: NOW,
+            wrapped: wrapped(id),
+        }));
         vault.replace(&mut body, next, &kek).unwrap();
     }
     assert!(matches!(vault.rotate_data_key(&keyring, NOW), Err(VaultError::TooMany)));
@@ -277,7 +279,8 @@ fn file_that_an_earlier_build_wrote_opens() {
         vault.rotate_kek().unwrap();
         let shares: String = three_of_five(&vault).iter().map(|share| format!("{}\n", *share.to_text())).collect();
         std::fs::write(fixture.join("shares.txt"), shares).unwrap();
-        let checks: String = keyring.checks().iter().map(|(name, value)| format!("{name} {}\n", HEXLOWER.encode(value))).collect();
+        let checks: String =
+            keyring.checks().iter().map(|(name, value)| format!("{name} {}\n", HEXLOWER.encode(value))).collect();
         std::fs::write(fixture.join("checks.txt"), checks).unwrap();
     }
     let dir = tempfile::tempdir().unwrap();

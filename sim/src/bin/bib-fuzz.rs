@@ -44,10 +44,8 @@ fn config(bytes: &[u8]) {
 
 fn targets() -> Vec<Target> {
     #[cfg(feature = "node")]
-    let node = [
-        Target { name: "config", run: config },
-        Target { name: "store_keys", run: bib_node::vault::check_bytes },
-    ];
+    let node =
+        [Target { name: "config", run: config }, Target { name: "store_keys", run: bib_node::vault::check_bytes }];
     #[cfg(not(feature = "node"))]
     let node: [Target; 0] = [];
     fuzz::TARGETS.into_iter().chain(node).collect()
