@@ -394,6 +394,9 @@ pub const SEGMENT_LEN: u64 = 64 << 20;
 pub const MAX_UNINDEXED_BYTES: u64 = 2 * SEGMENT_LEN;
 /// Chunks that the index does not name yet, in the same way: their places are held in memory, some 200 bytes each.
 pub const MAX_UNINDEXED_CHUNKS: usize = 32_768;
+/// Entries of the index of the chunk store that wait for their places in it: 57 bytes each, in memory and in the file. When
+/// there are as many, they are put there together, which writes a page for each or less; a start reads at most as many.
+pub const MAX_RECENT_ENTRIES: usize = 16_384;
 /// Who puts chunks makes them durable when the first has waited as long as this; stores have no clock.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// Segment files that a chunk store holds open for reading; the one longest unused is closed first.

@@ -264,7 +264,7 @@ fn segment_store_on_the_faulty_disk_conforms() {
 
 #[test]
 fn segment_store_that_is_always_full_conforms() {
-    let bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7 };
+    let bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7, recent_entries: 5 };
     check_chunk_store(&OnFaultyDisk::new(bounds));
 }
 

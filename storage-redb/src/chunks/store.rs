@@ -49,6 +49,8 @@ pub struct Bounds {
     pub unindexed_bytes: u64,
     /// Chunks that are not yet in the index.
     pub unindexed_chunks: usize,
+    /// Entries of the index that wait for their places in it.
+    pub recent_entries: usize,
 }
 
 impl Default for Bounds {
@@ -57,6 +59,7 @@ impl Default for Bounds {
             segment_len: limits::SEGMENT_LEN,
             unindexed_bytes: limits::MAX_UNINDEXED_BYTES,
             unindexed_chunks: limits::MAX_UNINDEXED_CHUNKS,
+            recent_entries: limits::MAX_RECENT_ENTRIES,
         }
     }
 }
@@ -156,7 +159,7 @@ impl SegmentStore {
         if rebuild {
             log::warn!(segments = numbers.len(); "the index of the chunk store is absent and is made from the segments");
         }
-        let index = Index::open(&disk, cache_bytes, seed).map_err(advised)?;
+        let index = Index::open(&disk, cache_bytes, seed, bounds.recent_entries).map_err(advised)?;
         let (store, figures) = index.state().map_err(advised)?;
         let next =
             numbers.iter().copied().chain(figures.tail.map(|(number, _)| number)).max().map_or(0, |last| last + 1);
@@ -396,7 +399,12 @@ impl SegmentStore {
     /// The segment that takes the next `len` bytes.
     fn tail_for<'a>(&self, writer: &'a mut Writer, len: u64) -> Result<&'a mut Tail, StoreError> {
         if writer.tail.as_ref().is_some_and(|tail| tail.len + len > self.bounds.segment_len) {
-            self.sync(writer)?;
+            // A flush that would be due in the middle of the next segment comes now: it is the same sync.
+            if writer.unindexed_bytes + self.bounds.segment_len > self.bounds.unindexed_bytes {
+                self.flush_locked(writer)?;
+            } else {
+                self.sync(writer)?;
+            }
             writer.tail = None;
         }
         if writer.tail.is_none() {

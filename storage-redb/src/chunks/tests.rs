@@ -5,8 +5,8 @@ use bib_core::chunk::Chunk;
 use bib_core::hash::hash;
 use bib_core::port::{ChunkStore, StoreError};
 
-use super::SegmentStore;
 use super::format::{RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN};
+use super::{Bounds, SegmentStore};
 use crate::disk::Folder;
 
 const FIRST: &str = "0000000000.seg";
@@ -321,4 +321,56 @@ fn damaged_chunk_can_be_put_again_and_stays_whole() {
     let store = open(folder.path()).unwrap();
     assert_held(&store, &chunks);
     assert_eq!(store.stats().unwrap().n_chunks, before.n_chunks);
+}
+
+#[test]
+fn chunks_are_found_before_and_after_their_entries_come_to_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let bounds = Bounds { recent_entries: 7, ..Bounds::default() };
+    let open = || {
+        SegmentStore::open_bounded(Box::new(Folder::new(folder.path().to_owned()).unwrap()), 1 << 20, [7; 16], bounds)
+    };
+    let expected: Vec<Chunk> = (0..40).map(|i| chunk(i, 500)).collect();
+    for n in (0..expected.len()).step_by(3) {
+        let store = open().unwrap();
+        assert_held(&store, &expected[..n]);
+        assert!(expected[n..].iter().all(|chunk| !store.has(&chunk.id()).unwrap()));
+        assert_eq!(store.stats().unwrap().n_chunks, n as u64);
+        put_all(&store, &expected[n..expected.len().min(n + 3)]);
+        store.flush().unwrap();
+        assert_held(&store, &expected[..expected.len().min(n + 3)]);
+    }
+    assert_held(&open().unwrap(), &expected);
+}
+
+#[test]
+fn chunk_put_again_in_place_of_a_damaged_one_is_found_where_it_lies_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let bounds = Bounds { recent_entries: 4, ..Bounds::default() };
+    let open = || {
+        SegmentStore::open_bounded(Box::new(Folder::new(folder.path().to_owned()).unwrap()), 1 << 20, [7; 16], bounds)
+    };
+    let chunks: Vec<Chunk> = (0..3).map(|i| chunk(i, 1_000)).collect();
+    {
+        let store = open().unwrap();
+        put_all(&store, &chunks);
+        store.flush().unwrap();
+    }
+    let path = folder.path().join(FIRST);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[SEGMENT_HEADER_LEN + RECORD_HEADER_LEN + 10] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let store = open().unwrap();
+    assert!(matches!(store.get(&chunks[0].id()), Err(StoreError::Corrupt(_))));
+    assert!(store.put(&chunks[0]).unwrap());
+    store.flush().unwrap();
+    drop(store);
+    // Once while both entries wait, once when they have come to their place.
+    for more in 10..13 {
+        let store = open().unwrap();
+        assert_held(&store, &chunks);
+        assert!(store.put(&chunk(more, 100)).unwrap());
+        store.flush().unwrap();
+        assert_held(&store, &chunks);
+    }
 }
