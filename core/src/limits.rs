@@ -397,8 +397,10 @@ pub const MAX_UNINDEXED_CHUNKS: usize = 32_768;
 /// Entries of the index of the chunk store that wait for their places in it: 57 bytes each, in memory and in the file. When
 /// there are as many, they are put there together, which writes a page for each or less; a start reads at most as many.
 pub const MAX_RECENT_ENTRIES: usize = 16_384;
-/// Who puts chunks makes them durable when the first has waited as long as this; stores have no clock.
-pub const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// Who puts chunks makes them durable when the first has waited as long as this; stores have no clock. A power cut loses at
+/// most so much of an ingest or fetch that is under way. A flush is three syncs: at 5 s a slow card would see one for each
+/// few MiB.
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Segment files that a chunk store holds open for reading; the one longest unused is closed first.
 pub const MAX_OPEN_SEGMENTS: usize = 32;
 

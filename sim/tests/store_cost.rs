@@ -98,6 +98,31 @@ fn large_content_is_written_hardly_more_than_once() {
     assert!(syncs * 16 <= 32 * 16, "{syncs} syncs for 32 MiB in segments of 4 MiB");
 }
 
+/// Bytes that the index writes for each of 5,000 new chunks beside 60,000 others.
+fn index_bytes_each(recent_entries: usize) -> u64 {
+    let disk = FaultyDisk::new();
+    let bounds = Bounds { recent_entries, ..Bounds::default() };
+    let store = SegmentStore::open_bounded(Box::new(disk.clone()), 4 << 20, [1; 16], bounds).unwrap();
+    let mut rng = Rng::new(3);
+    let mut put = |n: u64| {
+        for _ in 0..n {
+            store.put(&noise(&mut rng, 100)).unwrap();
+        }
+        store.flush().unwrap();
+    };
+    put(60_000);
+    let (before, stored) = (disk.written_bytes(), store.stats().unwrap().stored_bytes);
+    (0..50).for_each(|_| put(100));
+    let payload = store.stats().unwrap().stored_bytes - stored;
+    (disk.written_bytes() - before - payload) / 5_000
+}
+
+#[test]
+fn new_chunks_beside_many_others_are_indexed_together_and_not_a_page_for_each() {
+    let (together, at_once) = (index_bytes_each(4_000), index_bytes_each(0));
+    assert!(together * 2 < at_once, "{together} bytes an entry, {at_once} if each comes to its place at once");
+}
+
 /// Bytes that an open reads of a store with so many chunks, after a clean end and after a kill.
 fn read_at_open(n_chunks: u32) -> [u64; 2] {
     let disk = FaultyDisk::new();

@@ -1,9 +1,10 @@
 //! Data directories that earlier formats left: each must open, and all of it must still be there.
 //!
-//! `fixtures/v1` holds the files of both stores as version 1 wrote them, each as a zstd frame because database files
+//! `fixtures/vN` holds the files of both stores as a version wrote them, each as a zstd frame because database files
 //! are mostly zeroes: full segments, one that was being written, chunks of both codecs, and some that a killed process
 //! had not indexed yet. A new version of a format gets a folder of its own, made by
-//! `BIB_BLESS=1 cargo test -p bib-storage-redb --test golden`; the older ones stay as they are.
+//! `BIB_BLESS=1 cargo test -p bib-storage-redb --test golden`; the older ones stay as they are. In version 2 the index has
+//! entries that wait for their places.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,8 +24,8 @@ const N_INDEXED: usize = 10;
 const BOUNDS: Bounds =
     Bounds { segment_len: 4_096, unindexed_bytes: 1 << 20, unindexed_chunks: 100, recent_entries: 8 };
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1")
+fn fixture(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/v{version}"))
 }
 
 fn chunks() -> Vec<Chunk> {
@@ -79,13 +80,22 @@ fn pack(from: &Path, to: &Path) {
 
 #[test]
 fn data_directory_of_version_1_opens_with_everything_in_it() {
-    if std::env::var_os("BIB_BLESS").is_some() && !fixture().exists() {
+    opens_with_everything_in_it(1);
+}
+
+#[test]
+fn data_directory_of_version_2_opens_with_everything_in_it() {
+    if std::env::var_os("BIB_BLESS").is_some() && !fixture(2).exists() {
         let made = tempfile::tempdir().unwrap();
         make(made.path());
-        pack(made.path(), &fixture());
+        pack(made.path(), &fixture(2));
     }
+    opens_with_everything_in_it(2);
+}
+
+fn opens_with_everything_in_it(version: u32) {
     let copy = tempfile::tempdir().unwrap();
-    unpack(&fixture(), copy.path());
+    unpack(&fixture(version), copy.path());
     let chunks = chunks();
     assert!([Codec::None, Codec::Zstd].iter().all(|codec| chunks.iter().any(|chunk| chunk.codec() == *codec)));
     for _ in 0..2 {
