@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bib_core::api::ErrorCode;
@@ -22,7 +23,7 @@ use crate::keys;
 
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const CREATE: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Writes files below a folder.
 #[derive(Debug)]
@@ -123,6 +124,33 @@ impl Extractor {
         current.temp.file.write_all(bytes).map_err(|error| CliError::io("write", &current.shown, &error))
     }
 
+    /// Makes the file begun last a clone of another one, which is then hashed as if it had been written. Returns whether
+    /// that worked; else nothing has come yet.
+    pub(crate) fn clone_from(&mut self, path: &[u8]) -> Result<bool> {
+        let Some(current) = &mut self.current else {
+            return Err(CliError::new(ErrorCode::Internal, "the node named the place of no file"));
+        };
+        if current.written > 0 || crate::clone::clone(path, &current.temp.file, current.size).is_err() {
+            return Ok(false);
+        }
+        let fail = |error: std::io::Error| CliError::io("read", &current.shown, &error);
+        let (mut hasher, mut buffer, mut at) = (Hasher::new(), vec![0; READ_AT_ONCE], 0_u64);
+        loop {
+            let read = current.temp.file.read_at(&mut buffer, at).map_err(fail)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            at += read as u64;
+        }
+        if at != current.size || hasher.clone().finish() != *current.content.as_bytes() {
+            current.temp.file.set_len(0).map_err(fail)?;
+            return Ok(false);
+        }
+        (current.hasher, current.written) = (hasher, at);
+        Ok(true)
+    }
+
     /// Ends the file begun last: checks it and gives it its name.
     fn end_file(&mut self) -> Result<()> {
         let Some(mut current) = self.current.take() else { return Ok(()) };
@@ -209,6 +237,9 @@ fn in_the_way(shown: &str, what: &str) -> CliError {
         .hint("move it away, or choose another place with `-o`")
 }
 
+/// Bytes of a clone that are hashed at once.
+const READ_AT_ONCE: usize = 256 << 10;
+
 /// So many files are made durable one by one. For more it is cheaper to do it for the whole file system in the end,
 /// though that waits for what other programs have written too.
 const SYNCED_ALONE: u64 = 32;
@@ -290,6 +321,45 @@ mod tests {
             assert_eq!(names(dir.path()), ["f"]);
             assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"old");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_cloned_is_written_as_always() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let other = dir.path().join("other");
+        fs::write(&other, "bad!").unwrap();
+        let mut extractor = Extractor::create(&out).unwrap();
+        // Of the same length and with other bytes, absent, and in another place after bytes have come.
+        for path in [other.as_path(), Path::new("/absent")] {
+            extractor.begin("f", &file("f", b"good")).unwrap();
+            assert!(!extractor.clone_from(path.as_os_str().as_bytes()).unwrap());
+            extractor.data(b"go").unwrap();
+            assert!(!extractor.clone_from(path.as_os_str().as_bytes()).unwrap());
+            extractor.data(b"od").unwrap();
+        }
+        extractor.finish().unwrap();
+        assert_eq!(names(&out), ["f"]);
+        assert_eq!(fs::read(out.join("f")).unwrap(), b"good");
+    }
+
+    /// Wherever the folder of the test lies: the file is there, cloned or not, and the original as it was.
+    #[test]
+    fn clone_has_the_bytes_of_its_original_and_none_of_its_future() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let original = dir.path().join("original");
+        let bytes = b"good".repeat(100_000);
+        fs::write(&original, &bytes).unwrap();
+        let mut extractor = Extractor::create(&dir.path().join("out")).unwrap();
+        extractor.begin("f", &file("f", &bytes)).unwrap();
+        if !extractor.clone_from(original.as_os_str().as_bytes()).unwrap() {
+            extractor.data(&bytes).unwrap();
+        }
+        extractor.finish().unwrap();
+        fs::write(&original, "changed").unwrap();
+        assert!(fs::read(dir.path().join("out/f")).unwrap() == bytes);
     }
 
     #[test]

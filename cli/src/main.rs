@@ -6,6 +6,7 @@
 mod agent;
 mod args;
 mod client;
+mod clone;
 mod commands;
 mod config;
 #[allow(dead_code, reason = "the verbs that need it come with what they care for")]

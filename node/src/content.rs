@@ -90,6 +90,7 @@ pub(crate) struct Reader {
     place: Place,
     open: Option<Open>,
     n_shown: u64,
+    originals: bool,
 }
 
 /// What is read once the root is here.
@@ -101,6 +102,8 @@ struct Open {
     held: Option<(u64, Vec<u8>)>,
     /// What of the stream is to be shown next.
     left: std::ops::Range<u64>,
+    /// Whether the place of the file is asked for before its first byte is read.
+    asks_original: bool,
 }
 
 fn source(stores: &Stores) -> impl FnMut(&ChunkId) -> Result<Option<Vec<u8>>, StoreError> + '_ {
@@ -109,7 +112,13 @@ fn source(stores: &Stores) -> impl FnMut(&ChunkId) -> Result<Option<Vec<u8>>, St
 
 impl Reader {
     pub(crate) fn new(stores: Stores, manifest: ManifestId, part: Part) -> Self {
-        Self { stores, manifest, part, place: Place::Begin, open: None, n_shown: 0 }
+        Self { stores, manifest, part, place: Place::Begin, open: None, n_shown: 0, originals: false }
+    }
+
+    /// Of files that were left where they lay, tells the place instead of the bytes. Only of whole files.
+    pub(crate) const fn naming_originals(mut self, originals: bool) -> Self {
+        self.originals = originals;
+        self
     }
 
     /// Yields events of about `max` bytes; none at the end. After an error that was mended it goes on where it was.
@@ -121,6 +130,7 @@ impl Reader {
                     len += match &event {
                         Event::Data(bytes) => bytes.len(),
                         Event::Entry(entry) => entry.path.as_str().len() + 128,
+                        Event::Original { path } => path.len(),
                         _ => 0,
                     };
                     events.push(event);
@@ -141,9 +151,15 @@ impl Reader {
             None => {
                 let root = reader::root(self.manifest, &mut source)?;
                 let (entries, chunks) = (Cursor::entries(&root), Cursor::chunks(&root));
-                self.open.insert(Open { root, entries, chunks, held: None, left: 0..0 })
+                self.open.insert(Open { root, entries, chunks, held: None, left: 0..0, asks_original: false })
             }
         };
+        if std::mem::take(&mut open.asks_original)
+            && let Some(path) = open.original(&self.stores, &mut source)?
+        {
+            open.left = 0..0;
+            return Ok(Some(Event::Original { path }));
+        }
         if open.left.start < open.left.end {
             return open.data(&mut source).map(Some);
         }
@@ -188,7 +204,10 @@ impl Reader {
             match &self.part {
                 Part::Entries(_) => {}
                 Part::Files(_, patterns) if !patterns.matches(entry.path.as_str()) => continue,
-                Part::Files(..) => open.left = entry.offset..entry.offset + entry.size,
+                Part::Files(..) => {
+                    open.left = entry.offset..entry.offset + entry.size;
+                    open.asks_original = self.originals && entry.size > 0;
+                }
                 Part::File { path: Some(path), .. } if entry.path != *path || entry.kind == EntryKind::EmptyDir => {
                     return Err(ContentError::IsFolder(path.clone()));
                 }
@@ -208,6 +227,22 @@ impl Reader {
 }
 
 impl Open {
+    /// The file that the one in hand was published from, when its first chunk lies at the beginning of one. Whether the
+    /// rest does too is for the hash to say.
+    fn original(
+        &mut self,
+        stores: &Stores,
+        source: &mut impl FnMut(&ChunkId) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Option<ByteBuf>, ContentError> {
+        self.chunks.seek_offset(self.left.start, source)?;
+        if self.chunks.offset() != self.left.start {
+            return Ok(None);
+        }
+        let Some(chunk) = self.chunks.peek(source)? else { return Ok(None) };
+        let place = stores.chunks().place(&chunk.id)?.filter(|place| place.offset() == 0);
+        Ok(place.map(|place| ByteBuf::from(place.path())))
+    }
+
     /// The next bytes of what is left.
     fn data(
         &mut self,

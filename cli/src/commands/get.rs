@@ -78,20 +78,30 @@ pub(crate) fn run(ctx: &Context, args: &GetArgs) -> Result<()> {
     let default = asked.path.as_ref().map_or(asked.dataset.name.as_str(), |path| last(path.as_str()));
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(default));
     let (root, layout, target) = place(&out, single.as_ref(), asked.path.as_ref())?;
-    let mut writer = Writer {
-        extractor: Extractor::create(&root)?,
-        layout,
-        wanted: single.is_some().then_some(()).and(asked.path.is_none().then_some(version.content)),
-        bytes: 0,
-        n_entries: 0,
+    let writer = || {
+        Ok::<_, CliError>(Writer {
+            extractor: Extractor::create(&root)?,
+            layout: &layout,
+            wanted: single.is_some().then_some(()).and(asked.path.is_none().then_some(version.content)),
+            bytes: 0,
+            cloned: 0,
+            n_entries: 0,
+        })
     };
     let mut bar = Bar::new(ctx.ui, "fetching", Some(version.size));
-    receive(ctx, &mut client, Request::ReadAll { reference: pinned, paths }, &mut writer, &mut bar)?;
+    let mut writing = writer()?;
+    let request = Request::ReadAllOrOriginals { reference: pinned.clone(), paths: paths.clone() };
+    if !receive(ctx, &mut client, request, &mut writing, &mut bar)? {
+        // Something could not be cloned: everything is read, as where nothing can be.
+        writing = writer()?;
+        receive(ctx, &mut client, Request::ReadAll { reference: pinned, paths }, &mut writing, &mut bar)?;
+    }
+    let writer = writing;
     if writer.n_entries == 0 && !args.paths.is_empty() {
         return Err(CliError::new(ErrorCode::NotFound, format!("no path matches {}", args.paths.join(" or ")))
             .hint(format!("`bib ls {path}@{}` lists the paths", version.semver)));
     }
-    let bytes = writer.bytes;
+    let (bytes, cloned) = (writer.bytes, writer.cloned);
     let n_files = writer.extractor.finish()?;
     bar.clear();
     let elapsed = bar.elapsed();
@@ -103,6 +113,7 @@ pub(crate) fn run(ctx: &Context, args: &GetArgs) -> Result<()> {
             "out": target,
             "files": n_files,
             "size": bytes,
+            "cloned_bytes": cloned,
             "seconds": elapsed.as_secs_f64(),
         }));
     }
@@ -114,6 +125,9 @@ pub(crate) fn run(ctx: &Context, args: &GetArgs) -> Result<()> {
         human::n(n_files, "file"),
         human::duration(elapsed)
     ));
+    if cloned > 0 {
+        ctx.ui.note(&format!("{} of it share the blocks of the files they were published from", human::size(cloned)));
+    }
     Ok(())
 }
 
@@ -161,23 +175,25 @@ fn place(out: &Path, single: Option<&Entry>, prefix: Option<&DatasetPath>) -> Re
     Ok((root, Layout::File(name.to_owned()), out.to_owned()))
 }
 
-struct Writer {
+struct Writer<'a> {
     extractor: Extractor,
-    layout: Layout,
+    layout: &'a Layout,
     /// The content id of the version, when it is that of its one file.
     wanted: Option<ContentId>,
     bytes: u64,
+    /// Of these, bytes that were cloned.
+    cloned: u64,
     n_entries: u64,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn begin(&mut self, entry: &Entry) -> Result<()> {
         self.n_entries += 1;
         if self.wanted.is_some_and(|wanted| wanted != entry.content) {
             return Err(CliError::new(ErrorCode::Integrity, "the node sends another file than the version names"));
         }
         let path = entry.path.as_str();
-        let path = match &self.layout {
+        let path = match self.layout {
             Layout::File(name) => name.as_str(),
             Layout::Tree(None) => path,
             // The folder that was asked for may itself be empty: then it is the output folder, which is there.
@@ -192,7 +208,15 @@ impl Writer {
     }
 }
 
-fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Writer, bar: &mut Bar) -> Result<()> {
+/// Writes what a call yields; `false` when a file could not be cloned, and its bytes are to be asked for.
+fn receive(
+    ctx: &Context,
+    client: &mut Client,
+    request: Request,
+    writer: &mut Writer<'_>,
+    bar: &mut Bar,
+) -> Result<bool> {
+    let mut size = 0;
     let mut call = client.long_call(request)?;
     // What the node fetches from others is what takes the time; what it has is shown as it is written.
     let mut fetches = false;
@@ -206,7 +230,19 @@ fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Wr
                 bar.clear();
                 ctx.ui.warn(&warning.message);
             }
-            Event::Entry(entry) => writer.begin(&entry)?,
+            Event::Entry(entry) => {
+                size = entry.size;
+                writer.begin(&entry)?;
+            }
+            Event::Original { path } => {
+                let shown = String::from_utf8_lossy(&path);
+                if !writer.extractor.clone_from(&path)? {
+                    ctx.ui.detail(&format!("`{shown}` cannot be cloned; the bytes are read instead"));
+                    return Ok(false);
+                }
+                ctx.ui.detail(&format!("cloned `{shown}`"));
+                (writer.bytes, writer.cloned) = (writer.bytes + size, writer.cloned + size);
+            }
             Event::Data(bytes) => {
                 writer.bytes += bytes.len() as u64;
                 writer.extractor.data(&bytes)?;
@@ -217,5 +253,5 @@ fn receive(ctx: &Context, client: &mut Client, request: Request, writer: &mut Wr
             _ => {}
         }
     }
-    Ok(())
+    Ok(true)
 }

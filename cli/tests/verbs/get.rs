@@ -96,7 +96,9 @@ fn lying_node_leaves_no_file() {
         vec![Event::Data(serde_bytes::ByteBuf::from(b"goo".as_slice()))],
     ] {
         let (home, node) = with_tree();
-        node.hook(move |request| matches!(request, Request::ReadAll { .. }).then(|| Ok(answer.clone())));
+        node.hook(move |request| {
+            matches!(request, Request::ReadAll { .. } | Request::ReadAllOrOriginals { .. }).then(|| Ok(answer.clone()))
+        });
         let ran = home.bib(["get", "weather/tree", "-o", "out"]);
         assert!(matches!(ran.code, 6 | 70), "{ran:?}");
         assert_eq!(std::fs::read_dir(home.path("work/out")).unwrap().count(), 0);
@@ -109,7 +111,9 @@ fn single_file_must_be_the_one_that_the_version_names() {
     home.write("f", "real");
     home.bib(["publish", "f", "weather/f"]).ok();
     let answer = vec![lying_entry("f", b"fake"), Event::Data(serde_bytes::ByteBuf::from(b"fake".as_slice()))];
-    node.hook(move |request| matches!(request, Request::ReadAll { .. }).then(|| Ok(answer.clone())));
+    node.hook(move |request| {
+        matches!(request, Request::ReadAll { .. } | Request::ReadAllOrOriginals { .. }).then(|| Ok(answer.clone()))
+    });
     home.write("out", "old");
     home.bib(["get", "weather/f", "-o", "out"]).fails(6);
     assert_eq!(home.read("out"), b"old");
@@ -119,7 +123,30 @@ fn single_file_must_be_the_one_that_the_version_names() {
 fn path_that_was_not_asked_for_is_refused() {
     let (home, node) = with_tree();
     let answer = vec![lying_entry("elsewhere/jan.csv", b"")];
-    node.hook(move |request| matches!(request, Request::ReadAll { .. }).then(|| Ok(answer.clone())));
+    node.hook(move |request| {
+        matches!(request, Request::ReadAll { .. } | Request::ReadAllOrOriginals { .. }).then(|| Ok(answer.clone()))
+    });
     let ran = home.bib(["get", "weather/tree:2024", "-o", "out"]).fails(6);
     assert!(ran.stderr.contains("was not asked for"), "{ran:?}");
+}
+
+#[test]
+fn file_is_there_whether_its_original_can_be_cloned_or_not() {
+    let (home, node) = Home::with_topic();
+    let bytes = "x,y\n".repeat(50_000);
+    home.write("original.csv", &bytes);
+    home.bib(["publish", "original.csv", "weather/f"]).ok();
+    let entry = node.world().contents.values().next().unwrap()[0].0.clone();
+    // The right file, one with other bytes of the same length, and none.
+    home.write("other.csv", "y,x\n".repeat(50_000));
+    for original in ["work/original.csv", "work/other.csv", "work/absent.csv"] {
+        let path = home.path(original).into_os_string().into_encoded_bytes().into();
+        let answer = vec![Event::Entry(entry.clone()), Event::Original { path }];
+        node.hook(move |request| matches!(request, Request::ReadAllOrOriginals { .. }).then(|| Ok(answer.clone())));
+        let value = home.bib(["get", "weather/f", "-o", "out.csv", "--json"]).ok().json();
+        assert_eq!(value["size"], bytes.len() as u64);
+        assert!(value["cloned_bytes"] == 0 || original == "work/original.csv", "{value}");
+        assert_eq!(value["files"], 1);
+        assert_eq!(std::fs::read_to_string(home.path("work/out.csv")).unwrap(), bytes);
+    }
 }

@@ -278,7 +278,7 @@ impl World {
                 let end = len.map_or(bytes.len(), |len| bytes.len().min(begin + len as usize));
                 Ok(file_events(entry, &bytes[begin..end]))
             }
-            Request::ReadAll { reference, paths } => {
+            Request::ReadAll { reference, paths } | Request::ReadAllOrOriginals { reference, paths } => {
                 let (_, version) = self.version(reference)?;
                 let content = below(&self.contents[&version.manifest], reference);
                 let wanted = content.filter(|(entry, _)| paths.matches(entry.path.as_str()));

@@ -248,4 +248,10 @@ pub enum Event {
         /// Bytes of chunks that lie outside of the store.
         bytes: u64,
     },
+    /// Where the bytes of the file named last were when they were published. The caller opens it with its own rights, and
+    /// believes it as little as the node does.
+    Original {
+        /// An absolute path, in bytes as the system has it.
+        path: serde_bytes::ByteBuf,
+    },
 }

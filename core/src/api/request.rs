@@ -175,4 +175,12 @@ pub enum Request {
         /// The version.
         reference: Reference,
     },
+    /// As `ReadAll`, by a user of this machine: of a file that lies whole in a file outside of the store, the caller is told
+    /// that place instead of its bytes → `Event::Entry`, then `Event::Original` or `Event::Data`… for each in order.
+    ReadAllOrOriginals {
+        /// The version.
+        reference: Reference,
+        /// As of `ReadAll`.
+        paths: PathPatterns,
+    },
 }

@@ -21,9 +21,9 @@ variants!(UploadPart: Entry Data End InPlace);
 variants!(ServerFrame: Hello Ready Item End Failed);
 variants!(Request: Ping Status WhoAmI OpContext OpSubmit OpGet OpLog TopicGet TopicList TopicMembers DatasetGet DatasetList
     Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown
-    MayReference IngestInPlace Referenced);
+    MayReference IngestInPlace Referenced ReadAllOrOriginals);
 variants!(Event: Status WhoAmI OpContext Submitted Operation Topic Members Dataset Version Found Total Progress Warning
-    Staged Fetched Entry Data Peer ConfigValue Referenced);
+    Staged Fetched Entry Data Peer ConfigValue Referenced Original);
 
 fn requests() -> Vec<Request> {
     let reference = || "weather/daily/temps@1.2:a/b.csv".parse::<Reference>().unwrap();
@@ -66,6 +66,7 @@ fn requests() -> Vec<Request> {
         Request::MayReference { files: vec![LocalFile { path: ByteBuf::from(b"/data/a.csv"), device: 7, inode: 300 }] },
         Request::IngestInPlace { dataset: None, kind: ManifestKind::File, expected: Some(300) },
         Request::Referenced { reference: reference() },
+        Request::ReadAllOrOriginals { reference: reference(), paths: PathPatterns::default() },
     ]
 }
 
@@ -174,6 +175,7 @@ fn events() -> Vec<Event> {
             origin: "built-in".to_owned(),
         }),
         Event::Referenced { bytes: 300 },
+        Event::Original { path: ByteBuf::from(b"/data/a.csv") },
     ]
 }
 

@@ -44,11 +44,16 @@ pub(crate) async fn call(
             publish::ingest(ctx, &caller, wanted, &uploads, out).await
         }
         Request::MayReference { files } => in_place::may_reference(ctx, &caller, files).await,
+        Request::ReadAllOrOriginals { reference, paths } => {
+            // Where files lie on this machine is told to those who are on it.
+            let local = caller.uid.is_some();
+            content::read_all(ctx, reference, paths, local, out).await
+        }
         Request::Referenced { reference } => in_place::referenced(ctx, reference, out).await,
         Request::Fetch { reference } => content::fetch(ctx, reference, out).await,
         Request::Entries { reference } => content::entries(ctx, reference, out).await,
         Request::Read { reference, offset, len } => content::read_file(ctx, reference, (offset, len), out).await,
-        Request::ReadAll { reference, paths } => content::read_all(ctx, reference, paths, out).await,
+        Request::ReadAll { reference, paths } => content::read_all(ctx, reference, paths, false, out).await,
         Request::Peers => peers::list(ctx, out).await,
         Request::Connect { address } => peers::connect(ctx, &caller, address, out).await,
         Request::Disconnect { node } => peers::disconnect(ctx, &caller, node).await,

@@ -178,10 +178,10 @@ async fn version_of(ctx: &Context, reference: &Reference) -> Result<(Version, bo
 }
 
 /// Yields what a part of a version consists of; what is not here is fetched while it is read.
-async fn read(ctx: &Rc<Context>, version: &Version, part: Part, out: &Output) -> Result<()> {
+async fn read(ctx: &Rc<Context>, version: &Version, part: Part, originals: bool, out: &Output) -> Result<()> {
     // The chunk in hand and what is on its way to the caller, for as long as the call lasts.
     let permit = Rc::new(ctx.session_credits.borrow(MAX_CHUNK_LEN + CONTENT_STEP).await);
-    let mut reader = Reader::new(ctx.store.stores(), version.manifest, part.clone());
+    let mut reader = Reader::new(ctx.store.stores(), version.manifest, part.clone()).naming_originals(originals);
     let mut source = Source::new(ctx, version, part);
     loop {
         let (next, events) = ctx
@@ -208,7 +208,7 @@ async fn read(ctx: &Rc<Context>, version: &Version, part: Part, out: &Output) ->
 
 pub(crate) async fn entries(ctx: &Rc<Context>, reference: Reference, out: &Output) -> Result<()> {
     let (version, _) = version_of(ctx, &reference).await?;
-    read(ctx, &version, Part::Entries(reference.path), out).await
+    read(ctx, &version, Part::Entries(reference.path), false, out).await
 }
 
 pub(crate) async fn read_file(
@@ -218,12 +218,18 @@ pub(crate) async fn read_file(
     out: &Output,
 ) -> Result<()> {
     let (version, _) = version_of(ctx, &reference).await?;
-    read(ctx, &version, Part::File { path: reference.path, offset, len }, out).await
+    read(ctx, &version, Part::File { path: reference.path, offset, len }, false, out).await
 }
 
-pub(crate) async fn read_all(ctx: &Rc<Context>, reference: Reference, paths: PathPatterns, out: &Output) -> Result<()> {
+pub(crate) async fn read_all(
+    ctx: &Rc<Context>,
+    reference: Reference,
+    paths: PathPatterns,
+    originals: bool,
+    out: &Output,
+) -> Result<()> {
     let (version, _) = version_of(ctx, &reference).await?;
-    read(ctx, &version, Part::Files(reference.path, paths), out).await
+    read(ctx, &version, Part::Files(reference.path, paths), originals, out).await
 }
 
 pub(crate) async fn fetch(ctx: &Rc<Context>, reference: Reference, out: &Output) -> Result<()> {
