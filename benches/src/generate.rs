@@ -38,6 +38,93 @@ impl Rng {
     }
 }
 
+/// The first line of a table.
+const HEAD: &[u8] = b"station,time,temperature,humidity,pressure,wind,rain\n";
+
+/// Adds what a station reports; returns how many minutes later the next one does.
+fn write_row(out: &mut Vec<u8>, minute: u64, rng: &mut Rng) -> u64 {
+    let r = rng.next_u64();
+    let (day, hour) = (1 + minute / 1_440 % 28, minute / 60 % 24);
+    // A vector takes everything.
+    let _ = writeln!(
+        out,
+        "S{:04},2026-{:02}-{day:02}T{hour:02}:{:02}:00Z,{}.{},{},{}.{},{}.{},{}",
+        r % 2_000,
+        1 + minute / 40_320 % 12,
+        minute % 60,
+        (r >> 11) % 45,
+        (r >> 17) % 10,
+        (r >> 20) % 100,
+        950 + (r >> 27) % 100,
+        (r >> 34) % 10,
+        (r >> 38) % 30,
+        (r >> 43) % 10,
+        (r >> 47) % 60,
+    );
+    r >> 63
+}
+
+/// A table that changes a little every day.
+#[derive(Debug, Clone)]
+pub struct Table {
+    bytes: Vec<u8>,
+    minute: u64,
+    rng: Rng,
+    /// Rows that should have been edited and are fewer than a cluster.
+    owed: f64,
+}
+
+/// Rows of one cluster of edits, one after another: some 22 KiB.
+pub const CLUSTER_ROWS: usize = 400;
+
+impl Table {
+    /// One of `len` bytes, the last row whole.
+    pub fn new(len: usize, seed: u64) -> Self {
+        let mut table = Self { bytes: HEAD.to_vec(), minute: 0, rng: Rng::new(seed), owed: 0.0 };
+        table.grow(len.saturating_sub(HEAD.len()));
+        table
+    }
+
+    /// The table as a file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds rows at the end until there are `len` bytes more, the last row whole.
+    pub fn grow(&mut self, len: usize) {
+        let end = self.bytes.len() + len;
+        while self.bytes.len() < end {
+            self.minute += write_row(&mut self.bytes, self.minute, &mut self.rng);
+        }
+    }
+
+    /// Writes so many rows of a thousand anew, in clusters of [`CLUSTER_ROWS`] at random places; what does not fill a
+    /// cluster is done another day.
+    pub fn edit(&mut self, per_mille: f64) {
+        let rows = self.bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.owed += rows as f64 * per_mille / 1_000.0;
+        while self.owed >= CLUSTER_ROWS as f64 {
+            self.owed -= CLUSTER_ROWS as f64;
+            let at = usize::try_from(self.rng.below(self.bytes.len() as u64)).unwrap_or(0);
+            let Some(start) = line_end(&self.bytes, at) else { continue };
+            let mut end = start;
+            let mut rows = Vec::new();
+            let mut minute = self.rng.below(400_000);
+            for _ in 0..CLUSTER_ROWS {
+                let Some(next) = line_end(&self.bytes, end) else { break };
+                end = next;
+                minute += write_row(&mut rows, minute, &mut self.rng);
+            }
+            self.bytes.splice(start..end, rows);
+        }
+    }
+}
+
+/// Behind the next end of a line.
+fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
+    bytes[from..].iter().position(|byte| *byte == b'\n').map(|n| from + n + 1)
+}
+
 /// Writes rows as weather stations would report them until `len` bytes are reached, the last row whole. With `extra`,
 /// one more row stands in the middle. Returns how many bytes were written.
 ///
@@ -53,31 +140,13 @@ pub fn csv(path: &Path, len: u64, seed: u64, extra: Option<&str>) -> Result<u64>
         written += row.len() as u64;
         out.write_all(row).map(|()| written)
     };
-    let mut n = put(&mut out, b"station,time,temperature,humidity,pressure,wind,rain\n").during(doing())?;
+    let mut n = put(&mut out, HEAD).during(doing())?;
     let mut minute = 0u64;
     let mut row = Vec::with_capacity(128);
     while n < len {
-        let r = rng.next_u64();
-        let (day, hour) = (1 + minute / 1_440 % 28, minute / 60 % 24);
         row.clear();
-        writeln!(
-            row,
-            "S{:04},2026-{:02}-{day:02}T{hour:02}:{:02}:00Z,{}.{},{},{}.{},{}.{},{}",
-            r % 2_000,
-            1 + minute / 40_320 % 12,
-            minute % 60,
-            (r >> 11) % 45,
-            (r >> 17) % 10,
-            (r >> 20) % 100,
-            950 + (r >> 27) % 100,
-            (r >> 34) % 10,
-            (r >> 38) % 30,
-            (r >> 43) % 10,
-            (r >> 47) % 60,
-        )
-        .during(doing())?;
+        minute += write_row(&mut row, minute, &mut rng);
         n = put(&mut out, &row).during(doing())?;
-        minute += r >> 63;
         if let Some((at, text)) = extra
             && n >= at
         {
@@ -96,13 +165,21 @@ pub fn csv(path: &Path, len: u64, seed: u64, extra: Option<&str>) -> Result<u64>
 pub fn noise(path: &Path, len: u64, seed: u64) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let mut out = File::create(path).during(doing())?;
+    noise_to(&mut out, len, seed).during(doing())
+}
+
+/// The same into anything.
+///
+/// # Errors
+/// As `out` says.
+pub fn noise_to(out: &mut impl Write, len: u64, seed: u64) -> std::io::Result<()> {
     let mut rng = Rng::new(seed);
     let mut buf = vec![0; 1 << 20];
     let mut left = len;
     while left > 0 {
         let n = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         rng.fill(&mut buf[..n]);
-        out.write_all(&buf[..n]).during(doing())?;
+        out.write_all(&buf[..n])?;
         left -= n as u64;
     }
     Ok(())
@@ -157,6 +234,28 @@ mod tests {
         let a = String::from_utf8(a).unwrap();
         let before: Vec<&str> = a.lines().take(kept.len()).collect();
         assert_eq!(kept, before);
+    }
+
+    #[test]
+    fn a_table_grows_at_its_end_and_is_edited_in_clusters_of_whole_rows() {
+        let mut table = Table::new(1 << 20, 5);
+        let first = table.bytes().to_vec();
+        table.grow(1_000);
+        assert!(table.bytes().starts_with(&first));
+        assert!((1_000..1_128).contains(&(table.bytes().len() - first.len())));
+
+        let rows = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+        let before = table.clone();
+        // Some 19,000 rows: 19 a day fill a cluster on the 22nd.
+        let days = (1..=40).find(|_| {
+            table.edit(1.0);
+            table.bytes() != before.bytes()
+        });
+        assert!((18..=26).contains(&days.unwrap()), "{days:?}");
+        assert_eq!(rows(table.bytes()), rows(before.bytes()));
+        let old: std::collections::BTreeSet<&[u8]> = before.bytes().split(|byte| *byte == b'\n').collect();
+        let new = table.bytes().split(|byte| *byte == b'\n').filter(|row| !old.contains(row)).count();
+        assert!((1..=CLUSTER_ROWS).contains(&new), "{new}");
     }
 
     #[test]

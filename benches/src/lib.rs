@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod failure;
+pub mod fill;
 pub mod generate;
 pub mod lab;
 pub mod same;

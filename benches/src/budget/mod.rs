@@ -3,9 +3,12 @@
 //! Wall times on shared machines mean little: a rate stands beside that of another program in the same run. CPU
 //! seconds, bytes, counts of fsync, memory and sizes stand alone.
 
+mod backup;
 mod endurance;
 mod footprint;
 mod kills;
+mod others;
+mod scale;
 mod transfer;
 mod trees;
 
@@ -19,7 +22,7 @@ use crate::lab::{Lab, Programs};
 type Measure = fn(&mut Bench) -> Result<()>;
 
 /// All measurements: name, what it measures, how.
-pub const ALL: [(&str, &str, Measure); 9] = [
+pub const ALL: [(&str, &str, Measure); 15] = [
     ("size", "release binaries and crates", footprint::size),
     ("idle", "memory, threads, cold start and `bib status` of an idle node", footprint::idle),
     ("file", "a file of 1 GiB, beside sendme and raw TCP", transfer::file),
@@ -29,6 +32,12 @@ pub const ALL: [(&str, &str, Measure); 9] = [
     ("kills", "two nodes that are killed again and again in the middle of everything", kills::kills),
     ("small", "100,000 files of 1 to 4 KiB", trees::small_files),
     ("docs", "the tree of the toolchain's HTML documentation", trees::documentation),
+    ("backup-tools", "files stored once, beside restic and borg", backup::tools),
+    ("versions", "a year of daily versions, beside restic and borg", backup::versions),
+    ("chunks", "a node with 1,000,000 chunks and 100,000 datasets", scale::chunks),
+    ("ingest10", "a file of 10 GiB under the smallest ceiling of memory", scale::ingest),
+    ("flash", "what idle nodes write; takes six minutes", scale::flash),
+    ("chunk-size", "what average chunks of 64, 128 and 256 KiB cost and bring", scale::sizes),
 ];
 
 /// A run of measurements.

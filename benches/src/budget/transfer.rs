@@ -21,7 +21,7 @@ const SENDME: (&str, &str) = ("sendme", "0.37.1");
 /// Rounds of a comparison: what a machine gives at one moment is chance.
 const ROUNDS: usize = 3;
 /// The row that a second version has more.
-const NEW_ROW: &str = "S9999,2026-06-15T12:00:00Z,21.5,40,1013.2,3.1,0\n";
+pub(super) const NEW_ROW: &str = "S9999,2026-06-15T12:00:00Z,21.5,40,1013.2,3.1,0\n";
 
 /// A node with its home, and its figures at the last look.
 pub(super) struct Measured {
@@ -54,6 +54,11 @@ impl Measured {
     pub(super) fn start(lab: &Lab, name: &str) -> Result<Self> {
         let home = lab.home(name)?;
         home.configure(MEMORY)?;
+        Self::over(home)
+    }
+
+    /// The node of a home, as it is configured there.
+    pub(super) fn over(home: Home) -> Result<Self> {
         let node = home.start()?;
         let mut measured = Self { usage: Usage::default(), io: Io::default(), figures: Figures::default(), home, node };
         measured.spent()?;
@@ -123,6 +128,12 @@ pub(super) fn move_path(lab: &Lab, path: &Path, reference: &str) -> Result<(Move
     let mut one = Measured::start(lab, "one")?;
     one.home.bib(["key", "new"])?;
     one.home.bib(["topic", "create", "t"])?;
+    let (moved, two) = move_from(lab, &mut one, path, reference)?;
+    Ok((moved, one, two))
+}
+
+/// The same from a node that is there.
+pub(super) fn move_from(lab: &Lab, one: &mut Measured, path: &Path, reference: &str) -> Result<(Moved, Measured)> {
     one.spent()?;
     let published = one.home.bib(["publish", text(path)?, reference, "--json"])?;
     let version = published.json()?;
@@ -143,7 +154,7 @@ pub(super) fn move_path(lab: &Lab, path: &Path, reference: &str) -> Result<(Move
     let fetch = Step { elapsed, cli: got.usage, one: one.spent()?, two: Some(two.spent()?) };
     let size = version["size"].as_u64().unwrap_or(0);
     let files = version["files"].as_u64().unwrap_or(0);
-    Ok((Moved { size, files, publish, fetch }, one, two))
+    Ok((Moved { size, files, publish, fetch }, two))
 }
 
 /// An address of a node on loopback.

@@ -10,10 +10,10 @@ mod node;
 mod process;
 
 pub use control::greet;
-pub use figures::{Io, Usage, io, reset_peak_rss, threads, usage};
+pub use figures::{Io, Usage, children_cpu, io, reset_peak_rss, threads, usage};
 pub use home::Home;
 pub use node::Node;
-pub use process::{Ran, Running, finish};
+pub use process::{Ran, Running, feed, finish};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

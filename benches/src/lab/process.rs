@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::alive;
-use super::figures::{self, Usage};
+use super::figures::{self, Io, Usage};
 use crate::failure::{During, Failure, Result};
 
 /// A command that takes longer hangs.
@@ -33,6 +33,8 @@ pub struct Ran {
     pub elapsed: Duration,
     /// What it cost.
     pub usage: Usage,
+    /// What it moved.
+    pub io: Io,
 }
 
 impl Ran {
@@ -41,7 +43,7 @@ impl Ran {
     /// # Errors
     /// When it did not, with all it said.
     pub fn ok(self) -> Result<Self> {
-        if self.code == Some(0) { Ok(self) } else { Err(Failure(format!("bib failed: {self:#?}"))) }
+        if self.code == Some(0) { Ok(self) } else { Err(Failure(format!("a command failed: {self:#?}"))) }
     }
 
     /// Stdout as one JSON value.
@@ -96,6 +98,10 @@ impl Running {
     /// # Errors
     /// When the kernel cannot say.
     pub fn ended(&mut self, within: Duration) -> Result<Option<(ExitStatus, Usage)>> {
+        Ok(self.end(within)?.map(|(status, usage, _)| (status, usage)))
+    }
+
+    fn end(&mut self, within: Duration) -> Result<Option<(ExitStatus, Usage, Io)>> {
         let timeout = Timespec {
             tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: within.subsec_nanos().into(),
@@ -105,19 +111,19 @@ impl Running {
             return Ok(None);
         }
         // It is gone but not yet forgotten.
-        let usage = figures::usage(self.pid()).unwrap_or_default();
+        let (usage, io) = (figures::usage(self.pid()).unwrap_or_default(), figures::io(self.pid()).unwrap_or_default());
         let status = self.child.wait().during("wait for a process")?;
         alive().pids.remove(&self.child.id());
-        Ok(Some((status, usage)))
+        Ok(Some((status, usage, io)))
     }
 
     /// Waits for its end and looks at its memory on the way: the kernel forgets the peak of what has ended.
-    fn watch(&mut self, start: Instant) -> Result<Option<(ExitStatus, Usage)>> {
+    fn watch(&mut self, start: Instant) -> Result<Option<(ExitStatus, Usage, Io)>> {
         let mut peak_rss = 0;
         while start.elapsed() < PATIENCE {
             peak_rss = peak_rss.max(figures::usage(self.pid()).map_or(0, |usage| usage.peak_rss));
-            if let Some((status, usage)) = self.ended(LOOK_AGAIN)? {
-                return Ok(Some((status, Usage { peak_rss, ..usage })));
+            if let Some((status, usage, io)) = self.end(LOOK_AGAIN)? {
+                return Ok(Some((status, Usage { peak_rss, ..usage }, io)));
             }
         }
         Ok(None)
@@ -142,7 +148,15 @@ impl Drop for Running {
 ///
 /// # Errors
 /// When it cannot be started or hangs.
-pub fn finish(mut command: Command, stdin: &[u8]) -> Result<Ran> {
+pub fn finish(command: Command, stdin: &[u8]) -> Result<Ran> {
+    feed(command, |pipe| pipe.write_all(stdin))
+}
+
+/// The same with something on stdin that need not be in memory as a whole.
+///
+/// # Errors
+/// When it cannot be started or hangs.
+pub fn feed(mut command: Command, write: impl FnOnce(&mut ChildStdin) -> std::io::Result<()> + Send) -> Result<Ran> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
     let mut running = Running::start(&mut command)?;
@@ -153,16 +167,16 @@ pub fn finish(mut command: Command, stdin: &[u8]) -> Result<Ran> {
         scope.spawn(|| out.as_mut().map(|pipe| pipe.read_to_end(&mut stdout)));
         scope.spawn(|| err.as_mut().map(|pipe| pipe.read_to_end(&mut stderr)));
         // A command that fails early does not read it all.
-        scope.spawn(|| input.map(|mut pipe| pipe.write_all(stdin)));
+        scope.spawn(|| input.map(|mut pipe| write(&mut pipe)));
         let ended = running.watch(start);
         running.kill();
         ended
     })?;
     let elapsed = start.elapsed();
     let stderr = String::from_utf8_lossy(&stderr).into_owned();
-    let Some((status, usage)) = ended else {
+    let Some((status, usage, io)) = ended else {
         return Err(Failure(format!("{command:?} did not end within {} s: {stderr}", PATIENCE.as_secs())));
     };
     let text = String::from_utf8_lossy(&stdout).into_owned();
-    Ok(Ran { code: status.code(), out: stdout, stdout: text, stderr, elapsed, usage })
+    Ok(Ran { code: status.code(), out: stdout, stdout: text, stderr, elapsed, usage, io })
 }
