@@ -7,27 +7,33 @@
 //!
 //! Invariant: entries, tail and figures change in one commit, so that they always belong together. An entry in `recent`
 //! counts before the one with the same key in `chunks`; whoever removes entries or walks over them settles them first.
+//! All keys of an index are of one kind: ids of chunks in that of a plain store, keyed hashes in that of a sealed one,
+//! also for chunks that lie in segments that were written before the store was sealed.
 //!
 //! Deliberately absent: knowledge of segment files.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex};
 
-use bib_core::id::ChunkId;
 use bib_core::port::StoreError;
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::format::{LOCATION_LEN, Location};
+use super::format::{Key, LOCATION_LEN, Location};
+use crate::crypto::{self, Keyring, check_keys, record_checks};
 use crate::database::{Store, guarded, lock, redb_error};
 use crate::disk::Disk;
 
 /// Name of the index in the folder.
 pub(super) const INDEX: &str = "index.redb";
 
-/// Version of the index format. Version 1 had no table `recent` and is otherwise the same.
-const VERSION: u64 = 2;
+/// Version of the format of a sealed index.
+const SEALED: u64 = 3;
+/// Version of the format of a plain one. Version 1 had no table `recent` and is otherwise the same.
+const PLAIN: u64 = 2;
+/// Entries that are held in memory while a plain index becomes a sealed one.
+const STEP_LEN: u64 = 65_536;
 /// Entries in one value of `recent`: they fit one page of the database.
 const PACK: usize = 64;
 const KEY_LEN: usize = 32;
@@ -46,6 +52,8 @@ pub(super) struct State {
     pub(super) stored_bytes: u64,
     pub(super) raw_bytes: u64,
     pub(super) referenced_bytes: u64,
+    /// Segments with a lower number are plain, though the store is sealed.
+    pub(super) sealed_from: u64,
 }
 
 fn failed(error: impl Into<redb::Error>) -> StoreError {
@@ -55,9 +63,9 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
 /// An entry as it is written, key first.
 type Entry = [u8; ENTRY_LEN];
 
-fn entry(id: &ChunkId, location: &Location) -> Entry {
+fn entry(key: &Key, location: &Location) -> Entry {
     let mut entry = [0; ENTRY_LEN];
-    entry[..KEY_LEN].copy_from_slice(id.as_bytes());
+    entry[..KEY_LEN].copy_from_slice(key.as_bytes());
     entry[KEY_LEN..].copy_from_slice(&location.encode());
     entry
 }
@@ -123,21 +131,57 @@ pub(super) struct Snapshot {
     chunks: ReadOnlyTable<&'static [u8; KEY_LEN], &'static [u8; LOCATION_LEN]>,
 }
 
+fn location(value: &[u8]) -> Result<Location, StoreError> {
+    let bad = || StoreError::Corrupt(format!("{INDEX}: the entry of a chunk has no meaning"));
+    Location::decode(value).ok_or_else(bad)
+}
+
 impl Snapshot {
-    pub(super) fn get(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
-        let decoded = |value: &[u8]| {
-            Location::decode(value)
-                .map(Some)
-                .ok_or_else(|| StoreError::Corrupt(format!("{INDEX}: the entry of chunk {id} has no meaning")))
-        };
-        if let Ok(at) = self.recent.binary_search_by(|entry| entry[..KEY_LEN].cmp(id.as_bytes())) {
-            return decoded(parts(&self.recent[at]).1);
+    pub(super) fn get(&self, key: &Key) -> Result<Option<Location>, StoreError> {
+        if let Some(entry) = self.recent(key.as_bytes()) {
+            return location(parts(entry).1).map(Some);
         }
-        guarded(INDEX, || match self.chunks.get(id.as_bytes()).map_err(failed)? {
+        guarded(INDEX, || match self.chunks.get(key.as_bytes()).map_err(failed)? {
             None => Ok(None),
-            Some(value) => decoded(value.value()),
+            Some(value) => location(value.value()).map(Some),
         })
     }
+
+    fn recent(&self, key: &[u8; KEY_LEN]) -> Option<&Entry> {
+        let at = self.recent.binary_search_by(|entry| entry[..KEY_LEN].cmp(key)).ok()?;
+        self.recent.get(at)
+    }
+
+    /// Shows all entries, in no order.
+    fn each(&self, show: &mut dyn FnMut(Key, Location)) -> Result<(), StoreError> {
+        for entry in self.recent.iter() {
+            let (key, value) = parts(entry);
+            show(Key::from_bytes(*key), location(value)?);
+        }
+        guarded(INDEX, || {
+            for entry in self.chunks.iter().map_err(failed)? {
+                let (key, value) = entry.map_err(failed)?;
+                if self.recent(key.value()).is_none() {
+                    show(Key::from_bytes(*key.value()), location(value.value())?);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The tables of a new index.
+fn make(txn: &WriteTransaction, id: [u8; 16], keyring: Option<&Keyring>, sealed_from: u64) -> Result<(), StoreError> {
+    txn.open_table(STORE_ID).map_err(failed)?.insert("id", &id).map_err(failed)?;
+    txn.open_table(RECENT).map_err(failed)?;
+    txn.open_table(CHUNKS).map_err(failed)?;
+    let mut state = txn.open_table(STATE).map_err(failed)?;
+    let Some(keyring) = keyring else {
+        return state.insert("version", PLAIN).map_err(failed).map(drop);
+    };
+    state.insert("version", SEALED).map_err(failed)?;
+    state.insert("sealed_from", sealed_from).map_err(failed)?;
+    record_checks(txn, INDEX, keyring)
 }
 
 /// See the module.
@@ -146,45 +190,91 @@ pub(super) struct Index {
     max_recent: usize,
     /// What the table `recent` holds.
     recent: Mutex<Arc<Vec<Entry>>>,
+    is_sealed: bool,
 }
 
 impl Index {
     /// Opens the index; if there is none, it is made for the store `new`. `max_recent` entries wait for their places.
+    /// `next` is a number that no segment has, from which on all are sealed when the store becomes a sealed one, and
+    /// `plain_below` the same for one whose index is made again.
     pub(super) fn open(
         disk: &dyn Disk,
         cache_bytes: usize,
         new: [u8; 16],
         max_recent: usize,
+        keyring: Option<&Keyring>,
+        (next, plain_below): (u64, u64),
     ) -> Result<Self, StoreError> {
-        let store = Store::open(disk, INDEX, cache_bytes, |txn| {
-            txn.open_table(STORE_ID).map_err(failed)?.insert("id", &new).map_err(failed)?;
-            txn.open_table(STATE).map_err(failed)?.insert("version", VERSION).map_err(failed)?;
-            txn.open_table(RECENT).map_err(failed)?;
-            txn.open_table(CHUNKS).map_err(failed).map(drop)
-        })?;
+        let store = Store::open(disk, INDEX, cache_bytes, |txn| make(txn, new, keyring, plain_below))?;
+        let version = version(&store)?;
+        match keyring {
+            None if version == SEALED => {
+                return Err(crypto::refused(format!(
+                    "{INDEX} can be opened with its keys only; set `crypto.enabled = true`. Encryption is not turned \
+                     off again: for a plain node make a new one and fetch or restore its data there"
+                )));
+            }
+            Some(keyring) if version == SEALED => {
+                if check_keys(&store, INDEX, keyring)? {
+                    store.write(|txn| record_checks(txn, INDEX, keyring))?;
+                }
+            }
+            _ => {}
+        }
+        let index = Self::over(store, max_recent, version == SEALED)?;
+        match keyring.filter(|_| version < SEALED) {
+            None => Ok(index),
+            Some(keyring) => index.reseal(disk, cache_bytes, keyring, next),
+        }
+    }
+
+    fn over(store: Store, max_recent: usize, is_sealed: bool) -> Result<Self, StoreError> {
         let read = store.read()?;
         let recent = guarded(INDEX, || load(&read))?;
         drop(read);
-        Ok(Self { store, max_recent, recent: Mutex::new(Arc::new(recent)) })
+        Ok(Self { store, max_recent, recent: Mutex::new(Arc::new(recent)), is_sealed })
+    }
+
+    /// Makes an index with the keys of a sealed store, and puts it in the place of this one.
+    fn reseal(self, disk: &dyn Disk, cache_bytes: usize, keyring: &Keyring, next: u64) -> Result<Self, StoreError> {
+        let (id, state) = self.state()?;
+        log::info!(chunks = state.n_chunks; "the chunk store is encrypted: what it has will be written again");
+        let old = self.snapshot()?;
+        let sealed_from = next.max(state.tail.map_or(0, |(number, _)| number + 1));
+        let state = State { sealed_from, ..state };
+        let store = Store::make_in_steps(disk, INDEX, cache_bytes, |store| {
+            store.write(|txn| make(txn, id, Some(keyring), sealed_from))?;
+            // Keys are spread evenly, so that each part of their range has about as many entries.
+            let n_steps = state.n_chunks * 4 / (STEP_LEN * 3) + 1;
+            for step in 0..n_steps {
+                let mut entries = Vec::new();
+                old.each(&mut |key, location| {
+                    let key = Key::from_bytes(keyring.chunk_key(&key.plain_id()));
+                    let place = u32::from_be_bytes(*key.as_bytes().first_chunk().expect("a key is longer"));
+                    if (u64::from(place) * n_steps) >> 32 == step {
+                        entries.push(entry(&key, &location));
+                    }
+                })?;
+                // In their order they fill one page after the other.
+                entries.sort_unstable_by(by_key);
+                store.write(|txn| {
+                    guarded(INDEX, || {
+                        put_entries(txn, entries.iter())?;
+                        put_state(txn, &state, SEALED)
+                    })
+                })?;
+            }
+            Ok(())
+        })?;
+        Self::over(store, self.max_recent, true)
     }
 
     /// The id of the store and its state.
     pub(super) fn state(&self) -> Result<([u8; 16], State), StoreError> {
         let read = self.store.read()?;
         guarded(INDEX, || {
-            let state = match read.open_table(STATE) {
-                Err(TableError::TableDoesNotExist(_)) => {
-                    return Err(StoreError::Corrupt(format!("{INDEX} is a database of something else")));
-                }
-                state => state.map_err(failed)?,
-            };
+            let state = read.open_table(STATE).map_err(failed)?;
             let figure = |key: &str| state.get(key).map(|value| value.map(|value| value.value())).map_err(failed);
-            let version = figure("version")?.unwrap_or_default();
-            if !(1..=VERSION).contains(&version) {
-                return Err(StoreError::Unsupported(format!(
-                    "{INDEX} has version {version}, this program knows {VERSION}; use the newer program"
-                )));
-            }
             let id = read.open_table(STORE_ID).map_err(failed)?.get("id").map_err(failed)?.map(|id| *id.value());
             let id = id.ok_or_else(|| StoreError::Corrupt(format!("{INDEX} names no store")))?;
             let state = State {
@@ -197,6 +287,7 @@ impl Index {
                 stored_bytes: figure("stored_bytes")?.unwrap_or_default(),
                 raw_bytes: figure("raw_bytes")?.unwrap_or_default(),
                 referenced_bytes: figure("referenced_bytes")?.unwrap_or_default(),
+                sealed_from: figure("sealed_from")?.unwrap_or_default(),
             };
             Ok((id, state))
         })
@@ -213,42 +304,22 @@ impl Index {
     /// Adds entries and sets the state, durably.
     pub(super) fn commit<'a>(
         &self,
-        entries: impl Iterator<Item = (&'a ChunkId, &'a Location)>,
+        entries: impl Iterator<Item = (&'a Key, &'a Location)>,
         state: &State,
     ) -> Result<(), StoreError> {
-        let mut new: Vec<Entry> = entries.map(|(id, location)| entry(id, location)).collect();
+        let mut new: Vec<Entry> = entries.map(|(key, location)| entry(key, location)).collect();
         new.sort_unstable_by(by_key);
         let old = lock(&self.recent).clone();
         let settle = old.len() + new.len() > self.max_recent;
         self.store.write(|txn| {
             guarded(INDEX, || {
                 if settle {
-                    let mut chunks = txn.open_table(CHUNKS).map_err(failed)?;
-                    for entry in merged(&old, &new) {
-                        let (key, value) = parts(entry);
-                        chunks.insert(key, value).map_err(failed)?;
-                    }
+                    put_entries(txn, merged(&old, &new))?;
                     txn.delete_table(RECENT).map_err(failed)?;
                 } else {
                     append(txn, &new)?;
                 }
-                let mut figures = txn.open_table(STATE).map_err(failed)?;
-                let tail = state.tail.map_or([None, None], |(segment, len)| [Some(segment), Some(len)]);
-                let [segment, len] = tail;
-                for (key, value) in [
-                    ("version", Some(VERSION)),
-                    ("n_chunks", Some(state.n_chunks)),
-                    ("tail_segment", segment),
-                    ("tail_len", len),
-                    ("stored_bytes", Some(state.stored_bytes)),
-                    ("raw_bytes", Some(state.raw_bytes)),
-                    ("referenced_bytes", Some(state.referenced_bytes)),
-                ] {
-                    if let Some(value) = value {
-                        figures.insert(key, value).map_err(failed)?;
-                    }
-                }
-                Ok(())
+                put_state(txn, state, if self.is_sealed { SEALED } else { PLAIN })
             })
         })?;
         let now = if settle { Vec::new() } else { merged(&old, &new).copied().collect() };
@@ -260,6 +331,56 @@ impl Index {
     pub(super) fn is_read_only(&self) -> bool {
         self.store.is_read_only()
     }
+}
+
+/// The version, if this program knows it.
+fn version(store: &Store) -> Result<u64, StoreError> {
+    let read = store.read()?;
+    guarded(INDEX, || {
+        let state = match read.open_table(STATE) {
+            Err(TableError::TableDoesNotExist(_)) => {
+                return Err(StoreError::Corrupt(format!("{INDEX} is a database of something else")));
+            }
+            state => state.map_err(failed)?,
+        };
+        let version = state.get("version").map_err(failed)?.map(|version| version.value()).unwrap_or_default();
+        if (1..=SEALED).contains(&version) {
+            return Ok(version);
+        }
+        Err(StoreError::Unsupported(format!(
+            "{INDEX} has version {version}, this program knows {SEALED}; use the newer program"
+        )))
+    })
+}
+
+/// Puts entries in their places.
+fn put_entries<'a>(txn: &WriteTransaction, entries: impl Iterator<Item = &'a Entry>) -> Result<(), StoreError> {
+    let mut chunks = txn.open_table(CHUNKS).map_err(failed)?;
+    for entry in entries {
+        let (key, value) = parts(entry);
+        chunks.insert(key, value).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Sets what the index says beside its entries.
+fn put_state(txn: &WriteTransaction, state: &State, version: u64) -> Result<(), StoreError> {
+    let mut figures = txn.open_table(STATE).map_err(failed)?;
+    let [segment, len] = state.tail.map_or([None, None], |(segment, len)| [Some(segment), Some(len)]);
+    for (key, value) in [
+        ("version", Some(version)),
+        ("n_chunks", Some(state.n_chunks)),
+        ("tail_segment", segment),
+        ("tail_len", len),
+        ("stored_bytes", Some(state.stored_bytes)),
+        ("raw_bytes", Some(state.raw_bytes)),
+        ("referenced_bytes", Some(state.referenced_bytes)),
+    ] {
+        if let Some(value) = value {
+            figures.insert(key, value).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds entries behind those that wait for their places.

@@ -1,7 +1,8 @@
 //! Finds the whole records in a part of a segment that the index does not know.
 //!
 //! Invariant: a record is shown only if it is whole by its checksum, and, once something in front of it was not, only
-//! if its bytes have the hash that it names as well: bytes inside a torn record may look like another one.
+//! if its bytes have the hash that it names as well, or open with the key of the segment: bytes inside a torn record may
+//! look like another one. A sealed record is shown only where the key of its segment is at hand.
 //!
 //! A power cut keeps any part of what was not yet synced, so whole records may lie behind a torn one. Memory is bounded
 //! by one record and one window of the search.
@@ -11,25 +12,29 @@ use bib_core::port::StoreError;
 
 use super::format::{RECORD_HEADER_LEN, RECORD_MAGIC, RecordCodec, RecordHeader};
 use super::reference;
+use crate::crypto::SegmentKey;
 use crate::disk::{Disk, DiskFile};
 
 /// Bytes that the search for the next record looks at in one step.
 const WINDOW: usize = 64 << 10;
 
 /// Shows each whole record from `from` to the end of the file to `found`, with its offset; returns the end of the last
-/// one, or `from` if there is none.
+/// one, or `from` if there is none. Without its key no record of a sealed segment is shown.
 pub(super) fn records(
     disk: &dyn Disk,
     file: &dyn DiskFile,
+    key: Option<&SegmentKey>,
     from: u64,
     found: &mut dyn FnMut(RecordHeader, u64) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
     let len = file.len()?;
     let (mut at, mut end, mut torn) = (from, from, false);
     while let Some(start) = if torn { search(file, at, len)? } else { Some(at) } {
-        match record(disk, file, start, len, torn)? {
+        match record(disk, file, key, start, len, torn)? {
             Some(header) => {
-                found(header, start)?;
+                if header.cipher.is_some() == key.is_some() {
+                    found(header, start)?;
+                }
                 at = start + header.record_len();
                 end = at;
             }
@@ -44,6 +49,7 @@ pub(super) fn records(
 fn record(
     disk: &dyn Disk,
     file: &dyn DiskFile,
+    key: Option<&SegmentKey>,
     start: u64,
     len: u64,
     verify: bool,
@@ -61,9 +67,15 @@ fn record(
     file.read_exact_at(&mut payload, start + head.len() as u64)?;
     let whole = RecordHeader::checksum_holds(&head, &payload)
         && (!verify
-            || match header.codec {
-                RecordCodec::Chunk(codec) => Chunk::verify(header.id, header.raw_len, codec, payload).is_ok(),
-                RecordCodec::Reference => reference::read(disk, header.id, header.raw_len, &payload).is_ok(),
+            || match (header.cipher, key, header.codec) {
+                (Some(cipher), Some(key), _) => key.open(&header.place(cipher, start), payload).is_some(),
+                (Some(_), None, _) => true,
+                (None, _, RecordCodec::Chunk(codec)) => {
+                    Chunk::verify(header.key.plain_id(), header.raw_len, codec, payload).is_ok()
+                }
+                (None, _, RecordCodec::Reference) => {
+                    reference::read(disk, header.key.plain_id(), header.raw_len, &payload).is_ok()
+                }
             });
     Ok(whole.then_some(header))
 }

@@ -1,4 +1,4 @@
-//! The segment files: their names, how one is made, and which are held open.
+//! The segment files: their names, how one is made, and which are held open, with their keys.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use bib_core::limits::MAX_OPEN_SEGMENTS;
 use bib_core::port::StoreError;
 
-use super::format::{HeaderBytes, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::format::{HeaderBytes, SEAL_OFFSET, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::crypto::{Keyring, SegmentKey, SegmentSeal};
 use crate::database::{lock, write_error};
 use crate::disk::{Disk, DiskFile};
 
@@ -31,11 +32,11 @@ pub(super) fn create(disk: &dyn Disk, header: SegmentHeader) -> Result<Arc<dyn D
     Ok(file)
 }
 
-/// What the first bytes of a segment are, beside those that are expected there.
+/// What the first bytes of a segment are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// What is expected.
-    Expected,
+    /// The header that is expected there, with its seal.
+    Expected(Option<SegmentSeal>),
     /// Some of its bytes, and zeroes: what a power cut leaves of a header that was not durable yet.
     Torn,
     /// The header of this segment or store, and another store or segment.
@@ -46,18 +47,20 @@ pub(super) enum Found {
     Damaged,
 }
 
-/// Compares the first bytes of a segment with the header that it should have.
-pub(super) fn header(file: &dyn DiskFile, expected: SegmentHeader) -> io::Result<Found> {
+/// Compares the first bytes of a segment with the number and store that it should have.
+pub(super) fn header(file: &dyn DiskFile, number: u64, store: [u8; 16]) -> io::Result<Found> {
     let mut bytes = [0; SEGMENT_HEADER_LEN];
     let held = file.len()?.min(bytes.len() as u64) as usize;
     file.read_exact_at(&mut bytes[..held], 0)?;
+    let plain = SegmentHeader { number, store, seal: None }.encode();
+    let is_part_of = |whole: &[u8]| bytes.iter().zip(whole).all(|(byte, whole)| [0, *whole].contains(byte));
+    let sealed = SegmentHeader { number, store, seal: Some(SegmentSeal::default()) }.encode();
     Ok(match SegmentHeader::decode(&bytes) {
-        HeaderBytes::Header(header) if header == expected => Found::Expected,
+        HeaderBytes::Header(header) if (header.number, header.store) == (number, store) => Found::Expected(header.seal),
         HeaderBytes::Header(header) => Found::Other(header),
         HeaderBytes::Newer(version) => Found::Newer(version),
-        HeaderBytes::Damaged if bytes.iter().zip(expected.encode()).all(|(byte, whole)| [0, whole].contains(byte)) => {
-            Found::Torn
-        }
+        // What stands behind the store in a sealed one is random.
+        HeaderBytes::Damaged if is_part_of(&plain) || is_part_of(&sealed[..SEAL_OFFSET]) => Found::Torn,
         HeaderBytes::Damaged => Found::Damaged,
     })
 }
@@ -67,10 +70,17 @@ pub(super) fn newer(number: u64, version: u8) -> StoreError {
     StoreError::Unsupported(format!("{name} has version {version}; use the newer program"))
 }
 
+/// An open segment, and its key if it was asked for.
+#[derive(Clone)]
+struct Open {
+    file: Arc<dyn DiskFile>,
+    key: Option<Arc<SegmentKey>>,
+}
+
 #[derive(Default)]
 struct Held {
     /// Number, when last used, file; few, so that a walk over all is cheap.
-    files: Vec<(u64, u64, Arc<dyn DiskFile>)>,
+    files: Vec<(u64, u64, Open)>,
     uses: u64,
 }
 
@@ -84,16 +94,38 @@ impl OpenSegments {
         let mut held = lock(&self.0);
         held.uses += 1;
         let now = held.uses;
-        if let Some((_, used, file)) = held.files.iter_mut().find(|(known, ..)| *known == number) {
+        if let Some((_, used, open)) = held.files.iter_mut().find(|(known, ..)| *known == number) {
             *used = now;
-            return Ok(file.clone());
+            return Ok(open.file.clone());
         }
         let file = disk.open(&segment_name(number), false)?;
         let idle = held.files.iter().enumerate().min_by_key(|(_, (_, used, _))| *used).map(|(at, _)| at);
         if let Some(idle) = idle.filter(|_| held.files.len() >= MAX_OPEN_SEGMENTS) {
             held.files.swap_remove(idle);
         }
-        held.files.push((number, now, file.clone()));
+        held.files.push((number, now, Open { file: file.clone(), key: None }));
         Ok(file)
+    }
+
+    /// The key of a sealed segment; `None` if its header is not one of it.
+    pub(super) fn key(
+        &self,
+        disk: &dyn Disk,
+        number: u64,
+        store: [u8; 16],
+        keyring: &Keyring,
+    ) -> Result<Option<Arc<SegmentKey>>, StoreError> {
+        let file = self.get(disk, number)?;
+        let known =
+            lock(&self.0).files.iter().find(|(known, ..)| *known == number).and_then(|(.., open)| open.key.clone());
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Found::Expected(Some(seal)) = header(file.as_ref(), number, store)? else { return Ok(None) };
+        let key = Arc::new(keyring.segment_key(&seal, &store, number)?);
+        if let Some((.., open)) = lock(&self.0).files.iter_mut().find(|(known, ..)| *known == number) {
+            open.key = Some(key.clone());
+        }
+        Ok(Some(key))
     }
 }

@@ -15,6 +15,11 @@
 //! there is some. After a failed sync nobody knows what is on the medium: the store takes no more writes until the next
 //! start, which reads it.
 //!
+//! With a [`Keyring`] every record is sealed after it was compressed, with a key of its segment, and the index knows it
+//! by a keyed hash only. A store that was plain before keeps its plain segments until
+//! [`reseal_step`](SegmentStore::reseal_step) has written their chunks again. Keys that are wrong or absent are refused
+//! at open, before anything is changed: they are no damage.
+//!
 //! Deliberately absent: overwriting, a segment grows, is full, and is later only read; time, who puts chunks calls
 //! `flush` at the latest after [`FLUSH_INTERVAL`](limits::FLUSH_INTERVAL).
 
@@ -28,11 +33,14 @@ use bib_core::limits;
 use bib_core::place::FilePlace;
 use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
 
-use super::format::{Location, RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
+use super::format::{
+    HeaderBytes, Key, Location, RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader,
+};
 use super::index::{INDEX, Index, Snapshot, State};
 use super::recovery;
 use super::reference;
 use super::segments::{self, Found, OpenSegments, segment_name, segment_number};
+use crate::crypto::{self, Keyring, SEALED_OVERHEAD, SegmentKey, SegmentSeal};
 use crate::database::{lock, write_error};
 use crate::disk::{Disk, DiskFile, Meter};
 
@@ -69,6 +77,8 @@ struct Tail {
     number: u64,
     file: Arc<dyn DiskFile>,
     len: u64,
+    /// The number of the data key, and the key; `None` of a plain one.
+    key: Option<(u32, Arc<SegmentKey>)>,
 }
 
 struct Writer {
@@ -87,15 +97,23 @@ struct Writer {
 /// Where chunks lie: those that are not in the index yet, and the index as it was after the last flush.
 #[derive(Default)]
 struct View {
-    unindexed: BTreeMap<ChunkId, Location>,
+    unindexed: BTreeMap<Key, Location>,
     /// Made when it is first needed after a flush, so that a `put` or `has` costs one descent of the tree.
     indexed: Option<Snapshot>,
     /// Chunks that were read and are not what was written: not held, so that they are fetched or put again. What is not
     /// noted here for want of room is reported at each read.
-    damaged: BTreeSet<ChunkId>,
+    damaged: BTreeSet<Key>,
     /// Chunks whose file outside of the store did not hold them when it was last read; looked at again before each
     /// answer, since the file may be put back. Bounded in the same way.
-    changed: BTreeSet<ChunkId>,
+    changed: BTreeSet<Key>,
+}
+
+/// What the stored bytes of a record turned out to be.
+enum Payload {
+    /// The bytes of the chunk, as far as its key can say.
+    Whole(Vec<u8>),
+    /// Why they are none.
+    Damaged(&'static str),
 }
 
 /// Chunks in segments below one folder. See the module.
@@ -108,6 +126,7 @@ pub struct SegmentStore {
     view: RwLock<View>,
     index: Index,
     open: OpenSegments,
+    keyring: Option<Arc<Keyring>>,
 }
 
 impl std::fmt::Debug for SegmentStore {
@@ -128,7 +147,7 @@ fn advised(error: StoreError) -> StoreError {
 }
 
 impl SegmentStore {
-    /// Opens the store in a folder, or makes it there. `cache_bytes` bounds the memory that the index keeps pages in;
+    /// Opens the store in a folder, or makes it there, plain. `cache_bytes` bounds the memory that the index keeps pages in;
     /// `seed` names a new store.
     ///
     /// # Errors
@@ -147,6 +166,22 @@ impl SegmentStore {
         seed: [u8; 16],
         bounds: Bounds,
     ) -> Result<Self, StoreError> {
+        Self::open_with(disk, cache_bytes, seed, bounds, None)
+    }
+
+    /// The same, sealed where there is a keyring. When a plain store is opened with one for the first time, its index is
+    /// made anew with keyed hashes, for which there must be as much space as it takes; killed meanwhile, it is as before.
+    ///
+    /// # Errors
+    /// As [`SegmentStore::open`]; [`StoreError::Sealed`] when there are no keys for a sealed store, or other ones than
+    /// those that it was sealed with.
+    pub fn open_with(
+        disk: Box<dyn Disk>,
+        cache_bytes: usize,
+        seed: [u8; 16],
+        bounds: Bounds,
+        keyring: Option<Arc<Keyring>>,
+    ) -> Result<Self, StoreError> {
         let disk = Meter::new(disk);
         let names = disk.list()?;
         let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
@@ -155,14 +190,18 @@ impl SegmentStore {
             log::warn!(file = name.as_str(); "a file in the chunk store that is not of it is left alone");
         }
         let rebuild = !names.iter().any(|name| name == INDEX) && !numbers.is_empty();
-        let seed = if rebuild { store_of(&disk, &numbers)?.unwrap_or(seed) } else { seed };
+        let (mut seed, mut plain_below) = (seed, 0);
         if rebuild {
+            let found = headers(&disk, &numbers, keyring.as_deref())?;
+            (seed, plain_below) = (found.store.unwrap_or(seed), found.plain_below);
             log::warn!(segments = numbers.len(); "the index of the chunk store is absent and is made from the segments");
         }
-        let index = Index::open(&disk, cache_bytes, seed, bounds.recent_entries).map_err(advised)?;
+        let next = numbers.iter().max().map_or(0, |last| last + 1);
+        let places = (next, plain_below);
+        let index = Index::open(&disk, cache_bytes, seed, bounds.recent_entries, keyring.as_deref(), places);
+        let index = index.map_err(advised)?;
         let (store, figures) = index.state().map_err(advised)?;
-        let next =
-            numbers.iter().copied().chain(figures.tail.map(|(number, _)| number)).max().map_or(0, |last| last + 1);
+        let next = next.max(figures.tail.map_or(0, |(number, _)| number + 1)).max(figures.sealed_from);
         let n_segments = numbers.len() as u64;
         let writer =
             Writer { tail: None, next, new_name: false, unindexed_bytes: 0, figures, n_segments, failed: None };
@@ -174,13 +213,30 @@ impl SegmentStore {
             view: RwLock::default(),
             index,
             open: OpenSegments::default(),
+            keyring,
         };
         opened.recover(&mut lock(&opened.writer), &numbers).map_err(advised)?;
         Ok(opened)
     }
 
-    fn header(&self, number: u64) -> SegmentHeader {
-        SegmentHeader { number, store: self.store }
+    /// What a chunk is called in this store.
+    fn key(&self, id: &ChunkId) -> Key {
+        match &self.keyring {
+            None => Key::plain(id),
+            Some(keyring) => Key::from_bytes(keyring.chunk_key(id)),
+        }
+    }
+
+    /// The key in the index of a record that was found in a segment.
+    fn key_of_record(&self, header: &RecordHeader) -> Key {
+        if header.cipher.is_some() { header.key } else { self.key(&header.key.plain_id()) }
+    }
+
+    /// The key of a segment with a seal, if it has one.
+    fn segment_key(&self, number: u64, seal: Option<&SegmentSeal>) -> Result<Option<Arc<SegmentKey>>, StoreError> {
+        let Some(seal) = seal else { return Ok(None) };
+        let keyring = self.keyring.as_deref().ok_or_else(|| no_keys(number))?;
+        keyring.segment_key(seal, &self.store, number).map(Arc::new).map(Some)
     }
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -204,8 +260,13 @@ impl SegmentStore {
             // After a kill the bytes are in the memory of the system, after a failed sync they only seem to be.
             file.settle().map_err(write_error)?;
             let from = indexed.filter(|(tail, _)| *tail == number).map_or(SEGMENT_HEADER_LEN as u64, |(_, len)| len);
-            let ours = match segments::header(file.as_ref(), self.header(number))? {
-                Found::Expected | Found::Torn => true,
+            let mut seal = None;
+            let ours = match segments::header(file.as_ref(), number, self.store)? {
+                Found::Expected(found) => {
+                    seal = found;
+                    true
+                }
+                Found::Torn => true,
                 Found::Other(_) => {
                     log::warn!(file = name.as_str(); "a segment of another store is left alone");
                     continue;
@@ -217,7 +278,8 @@ impl SegmentStore {
                 }
             };
             let len = file.len()?;
-            let end = recovery::records(&self.disk, file.as_ref(), from, &mut |header, offset| {
+            let key = self.segment_key(number, seal.as_ref())?;
+            let end = recovery::records(&self.disk, file.as_ref(), key.as_deref(), from, &mut |header, offset| {
                 n_found += u64::from(self.adopt(writer, number, &header, offset)?);
                 Ok(())
             })?;
@@ -227,10 +289,15 @@ impl SegmentStore {
                 writer.n_segments -= 1;
             } else if ours && end < len && numbers.last() == Some(&number) {
                 file.set_len(end).map_err(write_error)?;
-            } else if ours && in_index && from == len && numbers.last() == Some(&number) {
+            } else if ours
+                && in_index
+                && from == len
+                && numbers.last() == Some(&number)
+                && seal.is_some() == self.keyring.is_some()
+            {
                 // Only a segment that was left in order is continued: behind a torn record another one may lie that a
                 // write would only half cover.
-                writer.tail = Some(Tail { number, file, len });
+                writer.tail = Some(Tail { number, file, len, key: seal.map(|seal| seal.key_id).zip(key) });
             }
         }
         if n_found > 0 {
@@ -256,7 +323,7 @@ impl SegmentStore {
         if held < len {
             return Err(damaged(&format!("has {held} bytes, the index knows of {len}")));
         }
-        match segments::header(file.as_ref(), self.header(number))? {
+        match segments::header(file.as_ref(), number, self.store)? {
             Found::Other(_) => Err(damaged("is of another store")),
             _ => Ok(()),
         }
@@ -265,7 +332,8 @@ impl SegmentStore {
     /// Takes over one record that the index may not know; returns whether it did not.
     fn adopt(&self, writer: &mut Writer, number: u64, header: &RecordHeader, offset: u64) -> Result<bool, StoreError> {
         // The last reference counts, and none beside the bytes themselves.
-        let held = self.locate(&header.id)?;
+        let header = &RecordHeader { key: self.key_of_record(header), ..*header };
+        let held = self.locate(&header.key)?;
         let new = held.is_none_or(|held| held.is_reference());
         if new {
             self.make_room(writer)?;
@@ -284,11 +352,11 @@ impl SegmentStore {
         header: &RecordHeader,
         replaced: Option<Location>,
     ) {
-        let RecordHeader { id, raw_len, stored_len, codec } = *header;
+        let RecordHeader { key, raw_len, stored_len, codec, cipher } = *header;
         let mut view = self.view_mut();
         writer.unindexed_bytes += header.record_len();
         writer.figures.stored_bytes += header.record_len();
-        view.changed.remove(&id);
+        view.changed.remove(&key);
         if replaced.is_some_and(|held| held.is_reference()) {
             writer.figures.referenced_bytes = writer.figures.referenced_bytes.saturating_sub(u64::from(raw_len));
         }
@@ -296,47 +364,47 @@ impl SegmentStore {
             writer.figures.referenced_bytes += u64::from(raw_len);
         }
         // One in place of a damaged one, or of a reference, was counted before.
-        if !view.damaged.remove(&id) && replaced.is_none() {
+        if !view.damaged.remove(&key) && replaced.is_none() {
             writer.figures.n_chunks += 1;
             writer.figures.raw_bytes += u64::from(raw_len);
         }
-        view.unindexed.insert(id, Location { segment, offset, raw_len, stored_len, codec });
+        view.unindexed.insert(key, Location { segment, offset, raw_len, stored_len, codec, cipher });
     }
 
-    fn locate(&self, id: &ChunkId) -> Result<Option<Location>, StoreError> {
+    fn locate(&self, key: &Key) -> Result<Option<Location>, StoreError> {
         {
             let view = self.view();
-            if let Some(location) = view.unindexed.get(id) {
+            if let Some(location) = view.unindexed.get(key) {
                 return Ok(Some(*location));
             }
-            if view.damaged.contains(id) {
+            if view.damaged.contains(key) {
                 return Ok(None);
             }
             // A snapshot ends when a failure makes the index open its file again; another one is then taken.
-            if let Some(Ok(found)) = view.indexed.as_ref().map(|indexed| indexed.get(id)) {
+            if let Some(Ok(found)) = view.indexed.as_ref().map(|indexed| indexed.get(key)) {
                 return Ok(found);
             }
         }
         let mut view = self.view_mut();
-        if let Some(location) = view.unindexed.get(id) {
+        if let Some(location) = view.unindexed.get(key) {
             return Ok(Some(*location));
         }
         view.indexed = None;
-        view.indexed.insert(self.index.snapshot()?).get(id)
+        view.indexed.insert(self.index.snapshot()?).get(key)
     }
 
     /// Notes that the record of a chunk is damaged: the chunk is not held until it is put again.
-    fn note_damaged(&self, id: &ChunkId, location: &Location) -> Result<(), StoreError> {
-        if self.locate(id)? != Some(*location) {
+    fn note_damaged(&self, key: &Key, location: &Location) -> Result<(), StoreError> {
+        if self.locate(key)? != Some(*location) {
             // It was put again meanwhile.
             return Ok(());
         }
         let mut view = self.view_mut();
-        if view.unindexed.get(id).is_none_or(|held| held == location)
+        if view.unindexed.get(key).is_none_or(|held| held == location)
             && view.damaged.len() < self.bounds.unindexed_chunks
         {
-            view.unindexed.remove(id);
-            view.damaged.insert(*id);
+            view.unindexed.remove(key);
+            view.damaged.insert(*key);
         }
         Ok(())
     }
@@ -354,17 +422,17 @@ impl SegmentStore {
         if let Some(reason) = &writer.failed {
             return Err(StoreError::ReadOnly(reason.clone()));
         }
-        let entries: Vec<(ChunkId, Location)> = {
+        let entries: Vec<(Key, Location)> = {
             let mut view = self.view_mut();
             // The commit can then use the pages again that it shows.
             view.indexed = None;
-            view.unindexed.iter().map(|(id, location)| (*id, *location)).collect()
+            view.unindexed.iter().map(|(key, location)| (*key, *location)).collect()
         };
         if entries.is_empty() {
             return Ok(());
         }
         self.sync(writer)?;
-        let entries = entries.iter().map(|(id, location)| (id, location));
+        let entries = entries.iter().map(|(key, location)| (key, location));
         self.index.commit(entries, &writer.figures).inspect_err(|error| {
             // Else the index is as it was before, and so is what waits.
             if self.index.is_read_only() {
@@ -398,7 +466,10 @@ impl SegmentStore {
 
     /// The segment that takes the next `len` bytes.
     fn tail_for<'a>(&self, writer: &'a mut Writer, len: u64) -> Result<&'a mut Tail, StoreError> {
-        if writer.tail.as_ref().is_some_and(|tail| tail.len + len > self.bounds.segment_len) {
+        let data_key = self.keyring.as_deref().map(Keyring::newest);
+        let ends =
+            |tail: &Tail| tail.len + len > self.bounds.segment_len || tail.key.as_ref().map(|(id, _)| *id) != data_key;
+        if writer.tail.as_ref().is_some_and(ends) {
             // A flush that would be due in the middle of the next segment comes now: it is the same sync.
             if writer.unindexed_bytes + self.bounds.segment_len > self.bounds.unindexed_bytes {
                 self.flush_locked(writer)?;
@@ -409,8 +480,11 @@ impl SegmentStore {
         }
         if writer.tail.is_none() {
             // All earlier segments are durable, so that a sync of this one is enough for all that wait.
-            let file = segments::create(&self.disk, self.header(writer.next))?;
-            writer.tail = Some(Tail { number: writer.next, file, len: SEGMENT_HEADER_LEN as u64 });
+            let number = writer.next;
+            let seal = self.keyring.as_deref().map(|keyring| keyring.new_segment(&self.store, number)).transpose()?;
+            let key = seal.map(|seal| seal.key_id).zip(self.segment_key(number, seal.as_ref())?);
+            let file = segments::create(&self.disk, SegmentHeader { number, store: self.store, seal })?;
+            writer.tail = Some(Tail { number, file, len: SEGMENT_HEADER_LEN as u64, key });
             writer.next += 1;
             writer.n_segments += 1;
             writer.new_name = true;
@@ -419,33 +493,67 @@ impl SegmentStore {
     }
 }
 
-/// The store that the segments belong to; `None` if none of them says.
-fn store_of(disk: &dyn Disk, numbers: &[u64]) -> Result<Option<[u8; 16]>, StoreError> {
-    for number in numbers {
-        let file = disk.open(&segment_name(*number), false)?;
-        match segments::header(file.as_ref(), SegmentHeader { number: *number, store: [0; 16] })? {
-            Found::Other(header) => return Ok(Some(header.store)),
-            Found::Newer(version) => return Err(segments::newer(*number, version)),
-            Found::Expected | Found::Torn | Found::Damaged => {}
+fn no_keys(number: u64) -> StoreError {
+    crypto::refused(format!(
+        "{} can be read with its keys only; set `crypto.enabled = true`, and bring the keys of this data directory",
+        segment_name(number)
+    ))
+}
+
+/// What the headers of all segments say.
+struct Headers {
+    /// The store that they belong to; `None` if none says.
+    store: Option<[u8; 16]>,
+    /// All plain ones have a lower number.
+    plain_below: u64,
+}
+
+/// Reads the headers of all segments, before an index is made of them: the keys must be those of each.
+fn headers(disk: &dyn Disk, numbers: &[u64], keyring: Option<&Keyring>) -> Result<Headers, StoreError> {
+    let mut found = Headers { store: None, plain_below: 0 };
+    for &number in numbers {
+        let file = disk.open(&segment_name(number), false)?;
+        let mut bytes = [0; SEGMENT_HEADER_LEN];
+        let held = file.len()?.min(bytes.len() as u64) as usize;
+        file.read_exact_at(&mut bytes[..held], 0)?;
+        match SegmentHeader::decode(&bytes) {
+            HeaderBytes::Newer(version) => return Err(segments::newer(number, version)),
+            HeaderBytes::Damaged => {}
+            HeaderBytes::Header(header) => {
+                let store = *found.store.get_or_insert(header.store);
+                match header.seal {
+                    _ if header.store != store || header.number != number => {}
+                    None => found.plain_below = number + 1,
+                    Some(seal) => {
+                        keyring.ok_or_else(|| no_keys(number))?.segment_key(&seal, &store, number)?;
+                    }
+                }
+            }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 impl SegmentStore {
-    /// The stored bytes of a record.
-    fn payload(&self, location: &Location) -> Result<Vec<u8>, StoreError> {
+    /// The bytes of a chunk as they were before they were sealed.
+    fn payload(&self, key: &Key, location: &Location) -> Result<Payload, StoreError> {
         let file = self.open.get(&self.disk, location.segment)?;
         // The hash says more than header and checksum could.
         let mut payload = vec![0; location.stored_len as usize];
         file.read_exact_at(&mut payload, location.payload_offset())?;
-        Ok(payload)
+        let Some(cipher) = location.cipher else { return Ok(Payload::Whole(payload)) };
+        let keyring = self.keyring.as_deref().ok_or_else(|| no_keys(location.segment))?;
+        let Some(segment_key) = self.open.key(&self.disk, location.segment, self.store, keyring)? else {
+            return Ok(Payload::Damaged("the header of its segment is damaged"));
+        };
+        let opened = segment_key.open(&location.header(*key).place(cipher, location.offset), payload);
+        Ok(opened.map_or(Payload::Damaged("these are not the bytes that were sealed there"), Payload::Whole))
     }
 
     /// Notes that a record is damaged; the error that says so.
     fn damaged(&self, id: &ChunkId, location: &Location, what: &dyn std::fmt::Display) -> StoreError {
         let place = format!("{} at {}", segment_name(location.segment), location.offset);
-        match self.note_damaged(id, location) {
+        match self.note_damaged(&self.key(id), location) {
             Ok(()) => StoreError::Corrupt(format!("chunk {id} in {place}: {what}")),
             Err(error) => error,
         }
@@ -455,8 +563,9 @@ impl SegmentStore {
     fn read_reference(&self, id: &ChunkId, location: &Location, payload: &[u8]) -> Result<Chunk, StoreError> {
         match reference::read(&self.disk, *id, location.raw_len, payload) {
             Ok(chunk) => {
-                if self.view().changed.contains(id) {
-                    self.view_mut().changed.remove(id);
+                let key = self.key(id);
+                if self.view().changed.contains(&key) {
+                    self.view_mut().changed.remove(&key);
                 }
                 Ok(chunk)
             }
@@ -464,36 +573,48 @@ impl SegmentStore {
             Err(reference::ReadError::Changed(error)) => {
                 let mut view = self.view_mut();
                 if view.changed.len() < self.bounds.unindexed_chunks {
-                    view.changed.insert(*id);
+                    view.changed.insert(self.key(id));
                 }
                 Err(error)
             }
         }
     }
 
-    /// Appends a record, and notes it in place of `replaced`.
+    /// Appends a record, sealed where there are keys, and notes it in place of `replaced`.
     fn append(
         &self,
         writer: &mut Writer,
-        header: &RecordHeader,
+        key: Key,
+        (raw_len, codec): (u32, RecordCodec),
         payload: &[u8],
         replaced: Option<Location>,
     ) -> Result<(), StoreError> {
         self.make_room(writer)?;
+        let cipher = self.keyring.as_deref().map(Keyring::cipher);
+        let overhead = if cipher.is_some() { SEALED_OVERHEAD } else { 0 };
+        let header = RecordHeader { key, raw_len, stored_len: (payload.len() + overhead) as u32, codec, cipher };
         let tail = self.tail_for(writer, header.record_len())?;
         let (number, offset) = (tail.number, tail.len);
         // A write that fails half-way leaves bytes behind the length that counts; the next one goes over them.
-        let head = header.encode(payload);
-        let written = if payload.len() <= MAX_COPIED {
-            tail.file.write_all_at(&[&head, payload].concat(), offset)
+        let written = if let (Some(cipher), Some(keyring), Some((_, segment_key))) = (cipher, &self.keyring, &tail.key)
+        {
+            let mut record = Vec::with_capacity(header.record_len() as usize);
+            record.resize(RECORD_HEADER_LEN, 0);
+            segment_key.seal(keyring, &header.place(cipher, offset), payload, &mut record)?;
+            let head = header.encode(&record[RECORD_HEADER_LEN..]);
+            record[..RECORD_HEADER_LEN].copy_from_slice(&head);
+            tail.file.write_all_at(&record, offset)
+        } else if payload.len() <= MAX_COPIED {
+            tail.file.write_all_at(&[&header.encode(payload), payload].concat(), offset)
         } else {
             let behind = offset + RECORD_HEADER_LEN as u64;
+            let head = header.encode(payload);
             tail.file.write_all_at(&head, offset).and_then(|()| tail.file.write_all_at(payload, behind))
         };
         written.map_err(write_error)?;
         tail.len += header.record_len();
         writer.figures.tail = Some((number, tail.len));
-        self.add(writer, (number, offset), header, replaced);
+        self.add(writer, (number, offset), &header, replaced);
         Ok(())
     }
 
@@ -509,8 +630,9 @@ impl SegmentStore {
 
 impl ChunkStore for SegmentStore {
     fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
-        let Some(location) = self.locate(id)? else { return Ok(false) };
-        if !location.is_reference() || !self.view().changed.contains(id) {
+        let key = self.key(id);
+        let Some(location) = self.locate(&key)? else { return Ok(false) };
+        if !location.is_reference() || !self.view().changed.contains(&key) {
             return Ok(true);
         }
         match self.get(id) {
@@ -521,14 +643,17 @@ impl ChunkStore for SegmentStore {
     }
 
     fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
-        let Some(location) = self.locate(id)? else { return Ok(None) };
-        let payload = match self.payload(&location) {
+        let key = self.key(id);
+        let Some(location) = self.locate(&key)? else { return Ok(None) };
+        let payload = match self.payload(&key, &location) {
             Err(StoreError::Io(error))
                 if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
             {
                 return Err(self.damaged(id, &location, &error));
             }
-            payload => payload?,
+            Ok(Payload::Damaged(what)) => return Err(self.damaged(id, &location, &what)),
+            Ok(Payload::Whole(payload)) => payload,
+            Err(error) => return Err(error),
         };
         match location.codec {
             RecordCodec::Chunk(codec) => Chunk::verify(*id, location.raw_len, codec, payload)
@@ -540,44 +665,43 @@ impl ChunkStore for SegmentStore {
 
     fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {
         let mut writer = self.writable()?;
-        let held = self.locate(&chunk.id())?;
+        let key = self.key(&chunk.id());
+        let held = self.locate(&key)?;
         if held.is_some_and(|held| !held.is_reference()) {
             return Ok(false);
         }
-        let payload = chunk.encoded();
-        let header = RecordHeader {
-            id: chunk.id(),
-            raw_len: chunk.len(),
-            stored_len: payload.len() as u32,
-            codec: RecordCodec::Chunk(chunk.codec()),
-        };
-        self.append(&mut writer, &header, payload, held)?;
+        let what = (chunk.len(), RecordCodec::Chunk(chunk.codec()));
+        self.append(&mut writer, key, what, chunk.encoded(), held)?;
         Ok(true)
     }
 
     fn put_reference(&self, chunk: RawChunk, place: &FilePlace) -> Result<bool, StoreError> {
         // The file is read before others are kept from writing.
         let (id, raw_len) = (chunk.id(), chunk.len());
-        match self.locate(&id)? {
+        let key = self.key(&id);
+        match self.locate(&key)? {
             Some(held) if !held.is_reference() => return Ok(false),
             Some(_) if self.get(&id).is_ok_and(|held| held.is_some()) => return Ok(false),
             _ => reference::check(&self.disk, place, chunk.bytes())?,
         }
         let mut writer = self.writable()?;
-        let held = self.locate(&id)?;
+        let held = self.locate(&key)?;
         if held.is_some_and(|held| !held.is_reference()) {
             return Ok(false);
         }
-        let payload = encode(place);
-        let header = RecordHeader { id, raw_len, stored_len: payload.len() as u32, codec: RecordCodec::Reference };
-        self.append(&mut writer, &header, &payload, held)?;
+        self.append(&mut writer, key, (raw_len, RecordCodec::Reference), &encode(place), held)?;
         Ok(true)
     }
 
     fn place(&self, id: &ChunkId) -> Result<Option<FilePlace>, StoreError> {
-        let Some(location) = self.locate(id)?.filter(Location::is_reference) else { return Ok(None) };
-        let place = decode::<FilePlace>(&self.payload(&location)?);
-        place.map(Some).map_err(|error| self.damaged(id, &location, &error))
+        let key = self.key(id);
+        let Some(location) = self.locate(&key)?.filter(Location::is_reference) else { return Ok(None) };
+        match self.payload(&key, &location)? {
+            Payload::Damaged(what) => Err(self.damaged(id, &location, &what)),
+            Payload::Whole(payload) => {
+                decode::<FilePlace>(&payload).map(Some).map_err(|error| self.damaged(id, &location, &error))
+            }
+        }
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -1,6 +1,5 @@
 //! The key of one segment.
 
-use bib_core::chunk::Codec;
 use bib_core::port::StoreError;
 use ring::hkdf;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -9,7 +8,7 @@ use super::cipher::{Cipher, SealKey, derive_secret};
 use super::{Keyring, refused};
 
 /// What the header of a sealed segment says of its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SegmentSeal {
     /// Random; makes the key of this segment another one than that of all others.
     pub salt: [u8; 16],
@@ -35,12 +34,12 @@ impl std::fmt::Debug for SegmentKey {
 /// one, does not open.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordPlace {
-    /// Key of the chunk in the index.
+    /// What the chunk is called in the store.
     pub stored_key: [u8; 32],
     /// Raw bytes of the chunk.
     pub raw_len: u32,
-    /// How they are encoded before they are sealed.
-    pub codec: Codec,
+    /// What its stored bytes are before they are sealed, by its number on disk.
+    pub codec: u8,
     /// How they are sealed.
     pub cipher: Cipher,
     /// First byte of the record in the segment.
@@ -52,7 +51,7 @@ impl SegmentKey {
         let mut aad = [0; 54];
         aad[..32].copy_from_slice(&place.stored_key);
         aad[32..36].copy_from_slice(&place.raw_len.to_le_bytes());
-        aad[36] = place.codec as u8;
+        aad[36] = place.codec;
         aad[37] = place.cipher as u8;
         aad[38..46].copy_from_slice(&self.number.to_le_bytes());
         aad[46..].copy_from_slice(&place.offset.to_le_bytes());
