@@ -16,6 +16,8 @@ use bib_storage_redb::{Bounds, Disk, Folder, Keyring, RedbCatalog, SegmentStore}
 use tempfile::TempDir;
 
 const CACHE: usize = 256 << 10;
+/// So little that nearly every chunk makes room.
+const SMALL: Bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7, recent_entries: 5 };
 
 /// A store that the bed keeps a hand on.
 struct Shared<S>(Arc<S>);
@@ -93,8 +95,8 @@ impl ChunkStoreBed for Memory {
     }
 }
 
-fn open_chunks(disk: impl Disk + 'static, bounds: Bounds) -> Box<dyn ChunkStore> {
-    Box::new(SegmentStore::open_bounded(Box::new(disk), CACHE, [1; 16], bounds).unwrap())
+fn open_chunks(disk: impl Disk + 'static, bounds: Bounds, keyring: Option<Arc<Keyring>>) -> Box<dyn ChunkStore> {
+    Box::new(SegmentStore::open_with(Box::new(disk), CACHE, [1; 16], bounds, keyring).unwrap())
 }
 
 fn keyring() -> Arc<Keyring> {
@@ -134,12 +136,12 @@ impl CatalogBed for InFolder {
 impl ChunkStoreBed for InFolder {
     fn make(&self) -> Box<dyn ChunkStore> {
         self.0.replace(tempfile::tempdir().unwrap());
-        open_chunks(self.folder(), Bounds::default())
+        open_chunks(self.folder(), Bounds::default(), self.1.clone())
     }
 
     fn reopen(&self, store: Box<dyn ChunkStore>) -> Box<dyn ChunkStore> {
         drop(store);
-        open_chunks(self.folder(), Bounds::default())
+        open_chunks(self.folder(), Bounds::default(), self.1.clone())
     }
 
     fn fail_next_flush(&self, _: &dyn ChunkStore) -> bool {
@@ -199,13 +201,13 @@ impl CatalogBed for OnFaultyDisk {
 impl ChunkStoreBed for OnFaultyDisk {
     fn make(&self) -> Box<dyn ChunkStore> {
         self.disk.replace(FaultyDisk::new());
-        open_chunks(self.disk(), self.bounds)
+        open_chunks(self.disk(), self.bounds, self.keyring.clone())
     }
 
     fn reopen(&self, store: Box<dyn ChunkStore>) -> Box<dyn ChunkStore> {
         let restarted = self.restart();
         drop(store);
-        open_chunks(restarted, self.bounds)
+        open_chunks(restarted, self.bounds, self.keyring.clone())
     }
 
     fn fail_next_flush(&self, _: &dyn ChunkStore) -> bool {
@@ -264,8 +266,7 @@ fn segment_store_on_the_faulty_disk_conforms() {
 
 #[test]
 fn segment_store_that_is_always_full_conforms() {
-    let bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7, recent_entries: 5 };
-    check_chunk_store(&OnFaultyDisk::new(bounds));
+    check_chunk_store(&OnFaultyDisk::new(SMALL));
 }
 
 #[test]
@@ -276,4 +277,19 @@ fn sealed_redb_catalog_conforms() {
 #[test]
 fn sealed_redb_catalog_on_the_faulty_disk_conforms() {
     check_catalog(&OnFaultyDisk::sealed(Bounds::default()));
+}
+
+#[test]
+fn sealed_segment_store_conforms() {
+    check_chunk_store(&InFolder::new(Some(keyring())));
+}
+
+#[test]
+fn sealed_segment_store_on_the_faulty_disk_conforms() {
+    check_chunk_store(&OnFaultyDisk::sealed(Bounds::default()));
+}
+
+#[test]
+fn sealed_segment_store_that_is_always_full_conforms() {
+    check_chunk_store(&OnFaultyDisk::sealed(SMALL));
 }

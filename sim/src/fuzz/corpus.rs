@@ -26,7 +26,8 @@ use bib_core::wire::message::{
     FindQuery, NodeMode, PeerInfo, Range, RangeState, Refusal, RefusalCode, SyncRequest, SyncResponse, TopicSummary,
 };
 use bib_storage_redb::SegmentStore;
-use bib_storage_redb::chunks::format::{Location, RecordCodec, RecordHeader, SegmentHeader};
+use bib_storage_redb::chunks::format::{Key, Location, RecordCodec, RecordHeader, SegmentHeader};
+use bib_storage_redb::crypto::{Cipher, SegmentSeal};
 use serde_bytes::ByteBuf;
 
 use crate::disk::FaultyDisk;
@@ -286,17 +287,24 @@ fn frames(op: &Operation) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
 
 fn segment_format(chunk: &Chunk) -> Vec<Vec<u8>> {
     let payload = chunk.encoded();
-    let (id, raw_len, stored_len) = (chunk.id(), chunk.len(), payload.len() as u32);
-    let codec = RecordCodec::Chunk(chunk.codec());
-    let record = RecordHeader { id, raw_len, stored_len, codec };
+    let (raw_len, stored_len) = (chunk.len(), payload.len() as u32);
+    let (key, codec) = (Key::plain(&chunk.id()), RecordCodec::Chunk(chunk.codec()));
+    let record = RecordHeader { key, raw_len, stored_len, codec, cipher: None };
     let place = file_places().remove(0);
-    let stored_len_of_place = place.len() as u32;
-    let reference = RecordHeader { id, raw_len, stored_len: stored_len_of_place, codec: RecordCodec::Reference };
+    let (stored_len_of_place, of_place) = (place.len() as u32, RecordCodec::Reference);
+    let reference = RecordHeader { key, raw_len, stored_len: stored_len_of_place, codec: of_place, cipher: None };
+    let cipher = Some(Cipher::ChaCha20Poly1305);
+    let sealed = RecordHeader { cipher, ..record };
+    let seal = SegmentSeal { salt: [2; 16], key_id: 3, check: [4; 8] };
+    let location = Location { segment: 7, offset: 64, raw_len, stored_len, codec, cipher: None };
     vec![
-        SegmentHeader { number: 7, store: [1; 16] }.encode().to_vec(),
+        SegmentHeader { number: 7, store: [1; 16], seal: None }.encode().to_vec(),
         [&record.encode(payload), payload].concat(),
-        Location { segment: 7, offset: 64, raw_len, stored_len, codec }.encode().to_vec(),
+        location.encode().to_vec(),
         [&reference.encode(&place), place.as_slice()].concat(),
+        SegmentHeader { number: 7, store: [1; 16], seal: Some(seal) }.encode().to_vec(),
+        [&sealed.encode(payload), payload].concat(),
+        Location { cipher, ..location }.encode().to_vec(),
     ]
 }
 

@@ -207,25 +207,23 @@ impl Index {
     ) -> Result<Self, StoreError> {
         let store = Store::open(disk, INDEX, cache_bytes, |txn| make(txn, new, keyring, plain_below))?;
         let version = version(&store)?;
-        match keyring {
-            None if version == SEALED => {
+        let is_sealed = version == SEALED;
+        let Some(keyring) = keyring else {
+            if is_sealed {
                 return Err(crypto::refused(format!(
                     "{INDEX} can be opened with its keys only; set `crypto.enabled = true`. Encryption is not turned \
                      off again: for a plain node make a new one and fetch or restore its data there"
                 )));
             }
-            Some(keyring) if version == SEALED => {
-                if check_keys(&store, INDEX, keyring)? {
-                    store.write(|txn| record_checks(txn, INDEX, keyring))?;
-                }
-            }
-            _ => {}
+            return Self::over(store, max_recent, false);
+        };
+        if !is_sealed {
+            return Self::over(store, max_recent, false)?.reseal(disk, cache_bytes, keyring, next);
         }
-        let index = Self::over(store, max_recent, version == SEALED)?;
-        match keyring.filter(|_| version < SEALED) {
-            None => Ok(index),
-            Some(keyring) => index.reseal(disk, cache_bytes, keyring, next),
+        if check_keys(&store, INDEX, keyring)? {
+            store.write(|txn| record_checks(txn, INDEX, keyring))?;
         }
+        Self::over(store, max_recent, true)
     }
 
     fn over(store: Store, max_recent: usize, is_sealed: bool) -> Result<Self, StoreError> {

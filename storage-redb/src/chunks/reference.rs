@@ -56,7 +56,7 @@ mod tests {
     use bib_core::port::ChunkStore;
 
     use super::super::SegmentStore;
-    use super::super::format::{RecordCodec, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
+    use super::super::format::{Key, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader};
     use super::*;
     use crate::disk::Folder;
 
@@ -234,8 +234,9 @@ mod tests {
             let fixture = fixture();
             let id = fixture.chunk(0).id();
             let stored_len = payload.len() as u32;
-            let header = RecordHeader { id, raw_len: LEN as u32, stored_len, codec: RecordCodec::Reference };
-            let segment = SegmentHeader { number: 0, store: [7; 16] }.encode();
+            let (key, codec) = (Key::plain(&id), RecordCodec::Reference);
+            let header = RecordHeader { key, raw_len: LEN as u32, stored_len, codec, cipher: None };
+            let segment = SegmentHeader { number: 0, store: [7; 16], seal: None }.encode();
             assert_eq!(segment.len(), SEGMENT_HEADER_LEN);
             let bytes = [segment.as_slice(), &header.encode(&payload), &payload].concat();
             fs::create_dir(fixture.segments()).unwrap();

@@ -5,7 +5,7 @@ use bib_core::chunk::Chunk;
 use bib_core::hash::hash;
 use bib_core::port::{ChunkStore, StoreError};
 
-use super::format::{RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN};
+use super::format::{Key, RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN};
 use super::{Bounds, SegmentStore};
 use crate::disk::Folder;
 
@@ -114,15 +114,16 @@ fn torn_record_is_cut_off_and_its_segment_not_continued() {
     let path = folder.path().join(FIRST);
     let whole = fs::read(&path).unwrap();
     let torn = RecordHeader {
-        id: chunk(9, 100).id(),
+        key: Key::plain(&chunk(9, 100).id()),
         raw_len: 100,
         stored_len: 100,
         codec: RecordCodec::Chunk(chunk(9, 100).codec()),
+        cipher: None,
     };
     fs::write(&path, [whole.as_slice(), &torn.encode(&[1; 100]), &[1; 60]].concat()).unwrap();
     let store = open(folder.path()).unwrap();
     assert_held(&store, &expected);
-    assert!(!store.has(&torn.id).unwrap());
+    assert!(!store.has(&torn.key.plain_id()).unwrap());
     assert_eq!(fs::read(&path).unwrap(), whole);
     put_all(&store, &[chunk(9, 100)]);
     store.flush().unwrap();
@@ -135,10 +136,11 @@ fn behind_a_torn_record_a_whole_one_counts_only_if_its_bytes_have_its_hash() {
     let path = folder.path().join(FIRST);
     let (torn, honest, forged) = (chunk(20, 5_000), chunk(21, 3_000), chunk(22, 3_000));
     let header = |chunk: &Chunk| RecordHeader {
-        id: chunk.id(),
+        key: Key::plain(&chunk.id()),
         raw_len: chunk.len(),
         stored_len: chunk.encoded().len() as u32,
         codec: RecordCodec::Chunk(chunk.codec()),
+        cipher: None,
     };
     let mut bytes = fs::read(&path).unwrap();
     bytes.extend(header(&torn).encode(torn.encoded()));
@@ -278,7 +280,7 @@ fn garbage_among_the_segments_is_left_alone() {
 fn segment_of_a_newer_format_is_refused() {
     let (folder, _) = filled(2);
     let mut header = fs::read(folder.path().join(FIRST)).unwrap()[..SEGMENT_HEADER_LEN].to_vec();
-    header[7] = 2;
+    header[7] = 3;
     let crc = crc32c::crc32c(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
     fs::write(folder.path().join(SECOND), header).unwrap();
