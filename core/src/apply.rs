@@ -30,12 +30,12 @@ mod views;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::access::AccessCache;
-use crate::catalog::log;
+use crate::catalog::{keys, log};
 use crate::command::{Applied, Command, OpOutcome, Origin, Refused};
 use crate::id::{TopicId, UserId};
 use crate::limits;
 use crate::op::Operation;
-use crate::port::{CatalogTxn, StoreError};
+use crate::port::{CatalogTxn, StoreError, Table};
 use crate::time::Timestamp;
 use judge::Memory;
 use overlay::Overlay;
@@ -97,6 +97,10 @@ impl Reducer {
             Command::Release { hidden, shown } => grace::release(txn, hidden, shown, now).map(|()| Applied::default()),
             Command::Evict(manifests) => {
                 manifests.iter().try_for_each(|manifest| grace::evict(txn, manifest))?;
+                Ok(Applied::default())
+            }
+            Command::Note { worker, note } => {
+                store::put(txn, Table::Meta, &keys::worker(worker), note)?;
                 Ok(Applied::default())
             }
             Command::Expire { min_age } => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::catalog::record::Kept;
+use crate::catalog::record::{Kept, WorkerNote};
 use crate::id::{ManifestId, NodeId, OpId, VersionId};
 use crate::op::Operation;
 
@@ -50,6 +50,13 @@ pub enum Command {
     },
     /// Give up content that was fetched here and that only withdrawn versions name.
     Evict(Vec<ManifestId>),
+    /// Remember where work stands that the node does by itself.
+    Note {
+        /// Its name.
+        worker: &'static str,
+        /// What to remember.
+        note: WorkerNote,
+    },
     /// Forget operations that waited too long for others, content staged for operations that never came, and content
     /// that was released so long ago.
     Expire {

@@ -372,6 +372,10 @@ pub const MAX_WAITING_PARTS: usize = 256;
 pub const CONTENT_STEP: usize = 512 << 10;
 /// Ranges of a version's stream that one read names to its fetch; what lies between further ones is fetched too.
 pub const MAX_WANTED_RANGES: usize = 4_096;
+/// Files that are not whole after which a step of a check ends; the last chunk of the step may add more.
+pub const MAX_HURT_PER_STEP: usize = 64;
+/// Files that are named for one bad chunk; further ones are counted.
+pub const MAX_HURT_NAMED: usize = 1_024;
 /// Bytes of content between two looks at the free space of the disk.
 pub const SPACE_CHECK: u64 = 32 << 20;
 /// Grants in one answer to a question for the members of a topic, and in all.

@@ -8,14 +8,14 @@ use bib_core::model::{Dataset, DatasetStatus, Reference, Version, VersionSelecto
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, lifecycle, print_fields, print_page, reference, topic_path};
+use crate::commands::{default_limit, lifecycle, pins, print_fields, print_page, reference, topic_path, verify};
 use crate::error::Result;
 use crate::keys::Need;
 use crate::render::human::{count, minute, n, size};
 use crate::render::json;
 use crate::render::table::{Align, Table};
 
-/// list and show datasets, archive and delete them
+/// list, show and check datasets, archive and delete them
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "dataset", help_triggers("-h", "--help"))]
 pub(crate) struct DatasetArgs {
@@ -33,6 +33,10 @@ enum DatasetCommand {
     Restore(lifecycle::RestoreArgs),
     Delete(lifecycle::DeleteArgs),
     Withdraw(lifecycle::WithdrawArgs),
+    Verify(verify::VerifyArgs),
+    Pin(pins::PinArgs),
+    Unpin(pins::UnpinArgs),
+    Pins(pins::PinsArgs),
 }
 
 /// list datasets
@@ -97,6 +101,10 @@ pub(crate) fn run(ctx: &Context, args: DatasetArgs) -> Result<()> {
         DatasetCommand::Restore(args) => lifecycle::restore(ctx, &args),
         DatasetCommand::Delete(args) => lifecycle::delete(ctx, &args),
         DatasetCommand::Withdraw(args) => lifecycle::withdraw(ctx, &args),
+        DatasetCommand::Verify(args) => verify::run(ctx, &args),
+        DatasetCommand::Pin(args) => pins::pin(ctx, &args),
+        DatasetCommand::Unpin(args) => pins::unpin(ctx, &args),
+        DatasetCommand::Pins(args) => pins::list(ctx, &args),
     }
 }
 

@@ -11,9 +11,11 @@ pub(crate) mod key;
 mod lifecycle;
 pub(crate) mod ls;
 pub(crate) mod peer;
+mod pins;
 pub(crate) mod publish;
 pub(crate) mod status;
 pub(crate) mod topic;
+mod verify;
 pub(crate) mod version;
 pub(crate) mod whoami;
 

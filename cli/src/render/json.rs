@@ -1,6 +1,7 @@
 //! Results as JSON. The field names are stable: they may be added to, never renamed. Ids are text, times are RFC 3339
 //! in UTC, sizes are bytes.
 
+use bib_core::api::care::{Hurt, Pinned, Verified, Worker};
 use bib_core::api::event::{Peer, Staged, Status};
 use bib_core::id::UserId;
 use bib_core::model::dataset::DatasetStatus;
@@ -226,6 +227,51 @@ pub(crate) fn peer(peer: &Peer) -> Value {
         "mode": peer.mode.map(mode),
         "rtt_us": peer.rtt_us,
         "last_seen": optional(peer.last_seen.as_ref()),
+    })
+}
+
+/// A file that is not whole.
+pub(crate) fn hurt(hurt: &Hurt) -> Value {
+    json!({ "path": optional(hurt.path.as_ref()), "damaged": hurt.damaged, "missing": hurt.missing })
+}
+
+/// What a check of a version came to.
+pub(crate) fn verified(verified: &Verified) -> Value {
+    json!({
+        "reference": verified.reference,
+        "size": verified.bytes,
+        "chunks": verified.chunks,
+        "hurt_files": verified.hurt_files,
+        "damaged": verified.damaged,
+        "missing": verified.missing,
+        "fetched": verified.fetched,
+    })
+}
+
+/// Content that a user keeps.
+pub(crate) fn pinned(pinned: &Pinned) -> Value {
+    json!({
+        "reference": pinned.kept.reference,
+        "version_id": text(&pinned.kept.version),
+        "manifest": text(&pinned.manifest),
+        "size": pinned.kept.size,
+        "since": text(&pinned.kept.since),
+        "here": pinned.here,
+    })
+}
+
+/// Work that a node does by itself.
+pub(crate) fn worker(worker: &Worker) -> Value {
+    let figures: serde_json::Map<String, Value> =
+        worker.figures.iter().map(|(name, figure)| (name.clone(), json!(figure))).collect();
+    json!({
+        "name": worker.name,
+        "state": worker.state,
+        "last_run": optional(worker.last_run.as_ref()),
+        "next_run": optional(worker.next_run.as_ref()),
+        "done": worker.progress.map(|(done, _)| done),
+        "total": worker.progress.and_then(|(_, total)| total),
+        "figures": figures,
     })
 }
 

@@ -1,6 +1,8 @@
 //! `bib dataset`.
 
-use bib_core::model::VersionStatus;
+use bib_core::api::care::{Hurt, Verified};
+use bib_core::api::{ErrorCode, Event, Failure, Request};
+use bib_core::model::{DatasetPath, VersionStatus};
 
 use crate::home::Home;
 use crate::snapshot::{self, masked};
@@ -71,4 +73,49 @@ fn version_is_withdrawn_by_its_number_only() {
     assert_eq!(node.world().versions[0].1.status, VersionStatus::Withdrawn);
     let listed = home.bib(["dataset", "versions", "weather/temps"]).ok().stdout;
     assert!(listed.contains("1.0.0 withdrawn"), "{listed}");
+}
+
+#[test]
+fn content_is_pinned_and_listed_and_unpinned_as_it_is_listed() {
+    let (home, node) = Home::with_topic();
+    home.write("temps.csv", "a,b\n1,2\n");
+    home.bib(["publish", "temps.csv", "weather/temps"]).ok();
+    assert!(home.bib(["dataset", "pins"]).ok().stderr.contains("bib dataset pin"));
+    assert!(home.bib(["dataset", "pin", "weather/temps"]).ok().stdout.contains("weather/temps@1.0.0 is kept"));
+    let listed = home.bib(["dataset", "pins", "--json"]).ok().json();
+    assert_eq!(listed["reference"], "weather/temps@1.0.0");
+    assert!(home.bib(["dataset", "pins"]).ok().stdout.contains("weather/temps@1.0.0"));
+    // Even when the dataset is gone.
+    home.bib(["dataset", "delete", "weather/temps", "--yes"]).ok();
+    home.bib(["dataset", "unpin", "weather/temps@1.0.0"]).ok();
+    assert!(node.world().pins.is_empty());
+    home.bib(["dataset", "unpin", "weather/temps@1.0.0"]).fails(3);
+}
+
+#[test]
+fn check_of_a_version_names_the_files_that_are_not_whole() {
+    let (home, node) = Home::with_topic();
+    home.write("temps.csv", "a,b\n1,2\n");
+    home.bib(["publish", "temps.csv", "weather/temps"]).ok();
+    let right = home.bib(["dataset", "verify", "weather/temps"]).ok();
+    assert_eq!(right.stdout, "weather/temps@1.0.0: 8 B in 2 chunks are right\n");
+    assert_eq!(home.bib(["dataset", "verify", "weather/temps", "--json"]).ok().json()["damaged"], 0);
+    node.hook(|request| match request {
+        Request::Verify { repair: true, .. } => Some(Ok(vec![
+            Event::Hurt(Hurt { path: Some(DatasetPath::new("a\u{1b}b.csv").unwrap()), damaged: 1, missing: 2 }),
+            Event::Hurt(Hurt { path: None, damaged: 1, missing: 0 }),
+            Event::Verified(Verified {
+                reference: "weather/temps@1.0.0".to_owned(),
+                fetched: 2_048,
+                ..Verified::default()
+            }),
+        ])),
+        Request::Verify { .. } => Some(Err(Failure::new(ErrorCode::Integrity, "not whole").hinted("`--repair`"))),
+        _ => None,
+    });
+    let ran = home.bib(["dataset", "verify", "weather/temps"]).fails(6);
+    assert!(ran.stderr.contains("--repair"), "{ran:?}");
+    let ran = home.bib(["dataset", "verify", "weather/temps", "--repair"]).ok();
+    assert!(ran.stdout.contains("(the list of files)") && ran.stdout.contains("mended with 2.0 KiB"), "{ran:?}");
+    assert!(!ran.stdout.contains('\u{1b}'), "{ran:?}");
 }

@@ -7,8 +7,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bib_core::api::care::{Pinned, Verified, Worker};
 use bib_core::api::event::{ConfigValue, Fetched, OpContext, Peer, Progress, Staged, Status};
 use bib_core::api::{ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart, auth_bytes};
+use bib_core::catalog::record::Kept;
 use bib_core::encode::{decode, encode};
 use bib_core::hash::hash;
 use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId, UserId};
@@ -39,6 +41,7 @@ pub(crate) struct World {
     /// Where files lie whose bytes stay there, by their paths in the version.
     pub(crate) places: BTreeMap<String, Vec<u8>>,
     pub(crate) ops: Vec<Operation>,
+    pub(crate) pins: Vec<Pinned>,
     pub(crate) requests: Vec<Request>,
     pub(crate) users: Vec<Option<UserId>>,
     /// Answers first, if it wants to.
@@ -305,6 +308,41 @@ impl World {
             Request::Ping | Request::MayReference { .. } | Request::Disconnect { .. } | Request::Shutdown => {
                 Ok(Vec::new())
             }
+            Request::Workers => Ok(vec![Event::Worker(Worker {
+                name: "gc".to_owned(),
+                state: "idle".to_owned(),
+                last_run: Some(Timestamp(1_795_530_245_000_000)),
+                next_run: None,
+                progress: Some((1, Some(4))),
+                figures: vec![("live_bytes".to_owned(), 3 << 20), ("dead_chunks".to_owned(), 1_234)],
+            })]),
+            Request::Verify { reference, .. } => {
+                let (path, version) = self.version(reference)?;
+                Ok(vec![Event::Verified(Verified {
+                    reference: format!("{path}@{}", version.semver),
+                    bytes: version.size,
+                    chunks: 2,
+                    ..Verified::default()
+                })])
+            }
+            Request::Pin(reference) => {
+                let (path, version) = self.version(reference)?;
+                let kept = Kept {
+                    version: version.id,
+                    reference: format!("{path}@{}", version.semver),
+                    size: version.size,
+                    since: version.created_at,
+                };
+                let pinned = Pinned { manifest: version.manifest, kept, here: true };
+                self.pins.push(pinned.clone());
+                Ok(vec![Event::Pinned(pinned)])
+            }
+            Request::Unpin { what } => {
+                let place = self.pins.iter().position(|pinned| pinned.kept.reference == *what);
+                let place = place.ok_or_else(|| Failure::new(ErrorCode::NotFound, "not pinned"))?;
+                Ok(vec![Event::Pinned(self.pins.remove(place))])
+            }
+            Request::Pins(_) => Ok(self.pins.iter().cloned().map(Event::Pinned).collect()),
             Request::OpGet(_) | Request::OpLog { .. } => Err(Failure::new(ErrorCode::Unsupported, "not played")),
         }
     }

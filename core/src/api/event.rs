@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::care::{Hurt, Pinned, Verified, Worker};
 use crate::id::{ContentId, ManifestId, NodeId, OpId, TopicId, UserId};
 use crate::model::manifest::Entry;
 use crate::model::{Dataset, Topic, Version};
@@ -254,4 +255,12 @@ pub enum Event {
         /// An absolute path, in bytes as the system has it.
         path: serde_bytes::ByteBuf,
     },
+    /// What the node does by itself.
+    Worker(Worker),
+    /// A file that is not whole.
+    Hurt(Hurt),
+    /// Answers `Verify`.
+    Verified(Verified),
+    /// Content that is kept.
+    Pinned(Pinned),
 }

@@ -1,6 +1,7 @@
 //! The control contract between a node and its users: frames, requests, events, errors. One contract for callers in
 //! the same process, on the local socket and, later, over TLS.
 
+pub mod care;
 pub mod error;
 pub mod event;
 pub mod request;

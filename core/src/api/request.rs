@@ -183,4 +183,24 @@ pub enum Request {
         /// As of `ReadAll`.
         paths: PathPatterns,
     },
+
+    /// What the node does by itself → `Event::Worker` each.
+    Workers,
+    /// Read and check all content of a version → `Event::Progress`…, `Event::Hurt` for each file that is not whole,
+    /// `Event::Verified`.
+    Verify {
+        /// The version.
+        reference: Reference,
+        /// Fetch what is damaged or missing from peers.
+        repair: bool,
+    },
+    /// Keep the content of a version whatever becomes of it → `Event::Pinned`.
+    Pin(Reference),
+    /// Keep it no more → `Event::Pinned`.
+    Unpin {
+        /// A reference as it was given or is listed, or the manifest.
+        what: String,
+    },
+    /// What is kept → `Event::Pinned` each, then `Event::Total`.
+    Pins(Paging),
 }

@@ -88,6 +88,11 @@ pub fn dataset_count(topic: &TopicId) -> Vec<u8> {
 /// `Meta`: the clock of periods of grace.
 pub const GRACE_CLOCK: &[u8] = b"grace";
 
+/// `Meta`: what work that the node does by itself remembers.
+pub fn worker(name: &str) -> Vec<u8> {
+    [b"work".as_slice(), name.as_bytes()].concat()
+}
+
 /// `Meta`: content that a user of this node keeps.
 pub fn kept(manifest: &ManifestId) -> Vec<u8> {
     [KEPT, manifest.as_bytes().as_slice()].concat()

@@ -133,6 +133,22 @@ impl Versioned for Kept {
     const MAX_LEN: usize = limits::MAX_REFERENCE_LEN + 128;
 }
 
+/// What work that a node does by itself remembers between two starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkerNote {
+    /// When it last came to an end.
+    pub last_run: Timestamp,
+    /// Where it goes on, in its own form.
+    pub position: Option<serde_bytes::ByteBuf>,
+    /// What its last run came to, by name.
+    pub figures: Vec<(String, u64)>,
+}
+
+impl Versioned for WorkerNote {
+    const WHAT: &'static str = "note of a worker";
+    const MAX_LEN: usize = 4 << 10;
+}
+
 /// The rights of one user on one resource, ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Grants(pub Vec<(Role, Option<Timestamp>)>);

@@ -1,9 +1,11 @@
 //! Frames of the control contract.
 
+use bib_core::api::care::{Hurt, Pinned, Verified, Worker};
 use bib_core::api::event::{ConfigValue, Fetched, OpContext, Peer, Progress, Staged, Status, Warning};
 use bib_core::api::request::{ContextFor, LocalFile, Paging};
 use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart};
-use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId};
+use bib_core::catalog::record::Kept;
+use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId, VersionId};
 use bib_core::key::{Purpose, SecretKey};
 use bib_core::model::manifest::{Entry, EntryKind, ManifestKind};
 use bib_core::model::{DatasetPath, PathPatterns, Reference};
@@ -21,9 +23,9 @@ variants!(UploadPart: Entry Data End InPlace);
 variants!(ServerFrame: Hello Ready Item End Failed);
 variants!(Request: Ping Status WhoAmI OpContext OpSubmit OpGet OpLog TopicGet TopicList TopicMembers DatasetGet DatasetList
     Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown
-    MayReference IngestInPlace Referenced ReadAllOrOriginals);
+    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins);
 variants!(Event: Status WhoAmI OpContext Submitted Operation Topic Members Dataset Version Found Total Progress Warning
-    Staged Fetched Entry Data Peer ConfigValue Referenced Original);
+    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned);
 
 fn requests() -> Vec<Request> {
     let reference = || "weather/daily/temps@1.2:a/b.csv".parse::<Reference>().unwrap();
@@ -67,6 +69,11 @@ fn requests() -> Vec<Request> {
         Request::IngestInPlace { dataset: None, kind: ManifestKind::File, expected: Some(300) },
         Request::Referenced { reference: reference() },
         Request::ReadAllOrOriginals { reference: reference(), paths: PathPatterns::default() },
+        Request::Workers,
+        Request::Verify { reference: reference(), repair: true },
+        Request::Pin(reference()),
+        Request::Unpin { what: "weather/daily/temps@1.2.0".to_owned() },
+        Request::Pins(paging),
     ]
 }
 
@@ -176,6 +183,34 @@ fn events() -> Vec<Event> {
         }),
         Event::Referenced { bytes: 300 },
         Event::Original { path: ByteBuf::from(b"/data/a.csv") },
+        Event::Worker(Worker {
+            name: "gc".to_owned(),
+            state: "idle".to_owned(),
+            last_run: Some(TIME),
+            next_run: None,
+            progress: Some((1, Some(2))),
+            figures: vec![("live_bytes".to_owned(), 300)],
+        }),
+        Event::Hurt(Hurt { path: Some(DatasetPath::new("a/b.csv").unwrap()), damaged: 1, missing: 2 }),
+        Event::Verified(Verified {
+            reference: "a/b@1.0.0".to_owned(),
+            bytes: 1,
+            chunks: 2,
+            hurt_files: 3,
+            damaged: 4,
+            missing: 5,
+            fetched: 6,
+        }),
+        Event::Pinned(Pinned {
+            manifest: ManifestId::from_bytes([5; 32]),
+            kept: Kept {
+                version: VersionId::from_bytes([1; 32]),
+                reference: "a/b@1.0.0".to_owned(),
+                size: 300,
+                since: TIME,
+            },
+            here: true,
+        }),
     ]
 }
 

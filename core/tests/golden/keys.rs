@@ -23,6 +23,7 @@ fn keys_of_the_catalog() {
         Case::plain("tree_revision", keys::tree_revision(&topic)),
         Case::plain("dataset_count", keys::dataset_count(&topic)),
         Case::plain("grace_clock", keys::GRACE_CLOCK.to_vec()),
+        Case::plain("worker", keys::worker("gc")),
         Case::plain("kept", keys::kept(&ManifestId::from_bytes([5; 32]))),
         Case::plain("op_by_author", keys::op_by_author(&topic, &user, at)),
         Case::plain("op_about", keys::op_about(&id, at)),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bib_core::catalog::record::{GraceClock, Grants, Kept, Parked, ParkedFigures, Pin};
+use bib_core::catalog::record::{GraceClock, Grants, Kept, Parked, ParkedFigures, Pin, WorkerNote};
 use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId, UserId, VersionId};
 use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Topic, TopicStatus, Version, VersionStatus, Visibility};
 use bib_core::op::Role;
@@ -114,6 +114,14 @@ fn records_of_the_catalog() {
         Case::versioned("pin", pin()),
         Case::versioned("pin.evicted", Pin { n_versions: 1, n_withdrawn: 1, is_evicted: true, ..Pin::default() }),
         Case::versioned("grace_clock", GraceClock { system: TIME, steady: Timestamp(TIME.0 - 1_000_000) }),
+        Case::versioned(
+            "worker",
+            WorkerNote {
+                last_run: TIME,
+                position: Some(ByteBuf::from(vec![1, 2])),
+                figures: vec![("live_bytes".to_owned(), 300)],
+            },
+        ),
         Case::versioned(
             "kept",
             Kept {

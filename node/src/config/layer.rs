@@ -31,9 +31,11 @@ enum Kind {
 }
 
 /// Every key, ascending, with what it takes.
-const KEYS: [(&str, Kind); 14] = [
+const KEYS: [(&str, Kind); 17] = [
     ("access.admins", Kind::List),
     ("control.socket", Kind::Text),
+    ("gc.at", Kind::Text),
+    ("gc.min_age", Kind::Text),
     ("limits.memory", Kind::Size),
     ("log.format", Kind::Word(&["text", "json"])),
     ("log.level", Kind::Word(&["error", "warn", "info", "debug", "trace"])),
@@ -42,6 +44,7 @@ const KEYS: [(&str, Kind); 14] = [
     ("p2p.listen", Kind::List),
     ("p2p.peers", Kind::List),
     ("p2p.security", Kind::Word(&["auto", "noise", "tls"])),
+    ("scrub.share_per_day", Kind::Text),
     ("storage.chunk_avg", Kind::Size),
     ("storage.data_dir", Kind::Text),
     ("storage.max_bytes", Kind::SizeOrAuto),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bib_core::api::socket::{SYSTEM_SOCKET, user_socket};
 use bib_core::chunker::ChunkerParams;
@@ -74,6 +75,12 @@ pub struct Config {
     pub max_bytes: Option<u64>,
     /// Bytes of the file system that stay free.
     pub min_free: u64,
+    /// When space is given back each day: the time since midnight, UTC.
+    pub gc_at: Duration,
+    /// How long released and unnamed content is kept.
+    pub gc_min_age: Duration,
+    /// How much of what is stored is checked each day, in thousandths.
+    pub scrub_share: u16,
     /// How new datasets are cut.
     pub chunker: ChunkerParams,
     /// Where to listen for peers.
@@ -103,6 +110,44 @@ fn text(setting: &Setting) -> Result<&str, ConfigError> {
 
 fn size(setting: &Setting) -> Result<u64, ConfigError> {
     parse_size(text(setting)?).map_err(|fault| wrong(setting, fault))
+}
+
+fn parsed<T>(setting: &Setting, parse: impl Fn(&str) -> Option<T>, fault: &str) -> Result<T, ConfigError> {
+    parse(text(setting)?).ok_or_else(|| wrong(setting, fault))
+}
+
+/// `hh:mm`, as the time since midnight.
+fn time_of_day(text: &str) -> Option<Duration> {
+    let (hours, minutes) = text.split_once(':')?;
+    let number = |text: &str, below: u64| {
+        let is_right = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u64>().ok().filter(|number| is_right && *number < below)
+    };
+    Some(Duration::from_secs(number(hours, 24)? * 3_600 + number(minutes, 60)? * 60))
+}
+
+/// A number of days, hours, minutes or seconds.
+fn age(text: &str) -> Option<Duration> {
+    let unit = match text.bytes().last()? {
+        b'd' => 86_400,
+        b'h' => 3_600,
+        b'm' => 60,
+        b's' => 1,
+        _ => return None,
+    };
+    let number = text.get(..text.len() - 1).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let seconds = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    (seconds <= 3_650 * 86_400).then(|| Duration::from_secs(seconds))
+}
+
+/// A share in percent, with at most one digit behind the point, in thousandths.
+fn per_mille(text: &str) -> Option<u16> {
+    let number = text.strip_suffix('%')?;
+    let (whole, tenths) = number.split_once('.').unwrap_or((number, "0"));
+    let digits =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+    let tenths = Some(tenths).filter(|tenths| tenths.len() == 1).and_then(digits)?;
+    digits(whole)?.checked_mul(10)?.checked_add(tenths).filter(|share| *share <= 1_000)
 }
 
 fn list<T>(setting: &Setting, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
@@ -182,6 +227,17 @@ impl Config {
             data_dir,
             max_bytes,
             min_free: size(setting("storage.min_free"))?,
+            gc_at: parsed(setting("gc.at"), time_of_day, "a time such as 02:00 is expected")?,
+            gc_min_age: parsed(
+                setting("gc.min_age"),
+                age,
+                "a time such as 7d, 12h, 30m or 0s is expected, at most 3650d",
+            )?,
+            scrub_share: parsed(
+                setting("scrub.share_per_day"),
+                per_mille,
+                "a share such as 5% or 0.5% is expected, at most 100%",
+            )?,
             chunker,
             listen: list(setting("p2p.listen"), address)?,
             peers: list(setting("p2p.peers"), address)?,
@@ -252,8 +308,24 @@ mod tests {
         assert!(refused("storage.chunk_avg = '1MiB'").contains("from 4KiB to 256KiB"));
         assert!(refused("storage.chunk_avg = 4097").contains("even number"));
         assert!(refused("p2p.listen = ['0.0.0.0:4001']").contains("is not a multiaddr"));
+        assert!(refused("gc.at = '24:00'").contains("02:00"));
+        assert!(refused("gc.at = '2:00'").contains("02:00"));
+        assert!(refused("gc.min_age = '7'").contains("7d"));
+        assert!(refused("gc.min_age = '4000d'").contains("3650d"));
+        assert!(refused("scrub.share_per_day = '101%'").contains("5%"));
+        assert!(refused("scrub.share_per_day = '5'").contains("5%"));
         assert!(refused("access.admins = ['bob']").contains("`bob` is not a UserId"));
         assert!(refused("node.name = \"a\\nb\"").contains("control characters"));
+    }
+
+    #[test]
+    fn times_and_shares_of_care_are_read() {
+        let usual = resolve("").unwrap();
+        let day = Duration::from_secs(86_400);
+        assert_eq!((usual.gc_at, usual.gc_min_age, usual.scrub_share), (day / 12, day * 7, 50));
+        let other = resolve("gc.at = '23:59'\ngc.min_age = '90m'\nscrub.share_per_day = '0.5%'").unwrap();
+        let minute = day / 1_440;
+        assert_eq!((other.gc_at, other.gc_min_age, other.scrub_share), (day - minute, minute * 90, 5));
     }
 
     #[test]

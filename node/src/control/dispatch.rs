@@ -6,7 +6,7 @@ use bib_core::api::{Failure, Request};
 
 use super::{Caller, Output, Uploads};
 use crate::node::Context;
-use crate::service::{access, admin, catalog, content, in_place, peers, publish, status};
+use crate::service::{access, admin, care, catalog, content, in_place, peers, publish, status};
 
 /// Carries out a call. Dropping the future ends it; what was acknowledged stays.
 pub(crate) async fn call(
@@ -59,5 +59,10 @@ pub(crate) async fn call(
         Request::Disconnect { node } => peers::disconnect(ctx, &caller, node).await,
         Request::Config => admin::config(ctx, &caller, out).await,
         Request::Shutdown => admin::shutdown(ctx, &caller),
+        Request::Workers => care::workers(ctx, out).await,
+        Request::Verify { reference, repair } => care::verify(ctx, reference, repair, out).await,
+        Request::Pin(reference) => care::pin(ctx, &caller, reference, out).await,
+        Request::Unpin { what } => care::unpin(ctx, &caller, what, out).await,
+        Request::Pins(paging) => care::pins(ctx, paging, out).await,
     }
 }

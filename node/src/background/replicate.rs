@@ -1,19 +1,13 @@
-//! What the node does by itself. Every such work is a [`Worker`], runs in a task of its own and is listed by
-//! `bib status`.
+//! Keeps the content of all active versions here, one version at a time.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_executor::Task;
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::catalog::list;
-use bib_core::command::Command;
 use bib_core::id::{NodeId, VersionId};
-use bib_core::limits::{
-    EXPIRE_INTERVAL, FETCH_PAUSE, MAX_FETCH_PAUSE, MAX_PAUSED_VERSIONS, RELEASED_FOR, REPLICATE_PAGE,
-};
+use bib_core::limits::{FETCH_PAUSE, MAX_FETCH_PAUSE, MAX_PAUSED_VERSIONS, REPLICATE_PAGE};
 use bib_core::machine::transfer::outcome::{AskOrder, Wanted};
 use bib_core::model::Version;
 use bib_core::port::StoreError;
@@ -21,99 +15,14 @@ use bib_core::time::Instant;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
-use crate::control::within;
+use super::{Next, Worker};
 use crate::fetch::Update;
 use crate::node::Context;
 use crate::service::store_failure;
 
-/// When a worker has work again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// After this time, or earlier when it is told.
-    Within(Duration),
-    /// When it is told.
-    WhenTold,
-}
-
-/// Work that a node does by itself.
-pub(crate) trait Worker {
-    /// Its name, for people.
-    fn name(&self) -> &'static str;
-
-    /// Does what there is to do.
-    fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>>;
-
-    /// Waits until somebody tells it to look.
-    fn told<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, ()>;
-}
-
-/// What the workers do now, by name.
-#[derive(Debug, Default)]
-pub(crate) struct Workers(RefCell<BTreeMap<&'static str, String>>);
-
-impl Workers {
-    fn set(&self, name: &'static str, state: impl Into<String>) {
-        self.0.borrow_mut().insert(name, state.into());
-    }
-
-    /// Names and states.
-    pub(crate) fn list(&self) -> Vec<(String, String)> {
-        self.0.borrow().iter().map(|(name, state)| ((*name).to_owned(), state.clone())).collect()
-    }
-}
-
-/// Begins all of it.
-pub(crate) fn start(ctx: &Rc<Context>) -> Vec<Task<Option<()>>> {
-    let workers: [Box<dyn Worker>; 2] = [Box::new(Expire), Box::new(Replicate::default())];
-    workers.into_iter().map(|worker| ctx.spawner.spawn(worker.name(), run(ctx.clone(), worker))).collect()
-}
-
-async fn run(ctx: Rc<Context>, mut worker: Box<dyn Worker>) {
-    let name = worker.name();
-    loop {
-        let next = match worker.work(&ctx).await {
-            Ok(next) => {
-                ctx.workers.set(name, "idle");
-                next
-            }
-            Err(failure) => {
-                log::warn!(worker = name, why = failure.message.as_str(); "background work does not get on");
-                ctx.workers.set(name, failure.message);
-                Next::Within(MAX_FETCH_PAUSE)
-            }
-        };
-        match next {
-            Next::Within(pause) => drop(within(pause, worker.told(&ctx)).await),
-            Next::WhenTold => worker.told(&ctx).await,
-        }
-    }
-}
-
-/// Forgets what waited too long.
-struct Expire;
-
-impl Worker for Expire {
-    fn name(&self) -> &'static str {
-        "expire"
-    }
-
-    fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>> {
-        async move {
-            ctx.workers.set(self.name(), "working");
-            ctx.store.apply(Command::Expire { min_age: RELEASED_FOR }).await.map_err(|error| store_failure(&error))?;
-            Ok(Next::Within(EXPIRE_INTERVAL))
-        }
-        .boxed_local()
-    }
-
-    fn told<'a>(&'a mut self, _: &'a Rc<Context>) -> LocalBoxFuture<'a, ()> {
-        std::future::pending().boxed_local()
-    }
-}
-
 /// Keeps the content of all active versions here, one version at a time.
 #[derive(Default)]
-struct Replicate {
+pub(super) struct Replicate {
     /// Versions that nobody had, with when to try again and the pause after that.
     paused: BTreeMap<VersionId, (Instant, Duration)>,
     /// Who was asked for them.
