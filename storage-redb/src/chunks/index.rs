@@ -153,7 +153,7 @@ impl Snapshot {
     }
 
     /// Shows all entries, in no order.
-    fn each(&self, show: &mut dyn FnMut(Key, Location)) -> Result<(), StoreError> {
+    pub(super) fn each(&self, show: &mut dyn FnMut(Key, Location)) -> Result<(), StoreError> {
         for entry in self.recent.iter() {
             let (key, value) = parts(entry);
             show(Key::from_bytes(*key), location(value)?);
@@ -299,20 +299,22 @@ impl Index {
         Ok(Snapshot { recent: recent.clone(), chunks })
     }
 
-    /// Adds entries and sets the state, durably.
+    /// Adds entries, removes others and sets the state, durably.
     pub(super) fn commit<'a>(
         &self,
         entries: impl Iterator<Item = (&'a Key, &'a Location)>,
+        removed: &[Key],
         state: &State,
     ) -> Result<(), StoreError> {
         let mut new: Vec<Entry> = entries.map(|(key, location)| entry(key, location)).collect();
         new.sort_unstable_by(by_key);
         let old = lock(&self.recent).clone();
-        let settle = old.len() + new.len() > self.max_recent;
+        let settle = old.len() + new.len() > self.max_recent || !removed.is_empty();
         self.store.write(|txn| {
             guarded(INDEX, || {
                 if settle {
                     put_entries(txn, merged(&old, &new))?;
+                    remove_entries(txn, removed)?;
                     txn.delete_table(RECENT).map_err(failed)?;
                 } else {
                     append(txn, &new)?;
@@ -361,6 +363,15 @@ fn put_entries<'a>(txn: &WriteTransaction, entries: impl Iterator<Item = &'a Ent
     Ok(())
 }
 
+/// Removes entries from their places.
+fn remove_entries(txn: &WriteTransaction, keys: &[Key]) -> Result<(), StoreError> {
+    let mut chunks = txn.open_table(CHUNKS).map_err(failed)?;
+    for key in keys {
+        chunks.remove(key.as_bytes()).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Sets what the index says beside its entries.
 fn put_state(txn: &WriteTransaction, state: &State, version: u64) -> Result<(), StoreError> {
     let mut figures = txn.open_table(STATE).map_err(failed)?;
@@ -373,6 +384,7 @@ fn put_state(txn: &WriteTransaction, state: &State, version: u64) -> Result<(), 
         ("stored_bytes", Some(state.stored_bytes)),
         ("raw_bytes", Some(state.raw_bytes)),
         ("referenced_bytes", Some(state.referenced_bytes)),
+        ("sealed_from", (version == SEALED).then_some(state.sealed_from)),
     ] {
         if let Some(value) = value {
             figures.insert(key, value).map_err(failed)?;

@@ -7,6 +7,8 @@ mod reference;
 mod segments;
 mod store;
 #[cfg(test)]
+mod sealed_tests;
+#[cfg(test)]
 mod tests;
 
-pub use store::{Bounds, SegmentStore};
+pub use store::{Bounds, Resealed, SegmentStore};

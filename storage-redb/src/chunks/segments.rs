@@ -107,6 +107,11 @@ impl OpenSegments {
         Ok(file)
     }
 
+    /// Closes the file of a segment that is removed.
+    pub(super) fn forget(&self, number: u64) {
+        lock(&self.0).files.retain(|(known, ..)| *known != number);
+    }
+
     /// The key of a sealed segment; `None` if its header is not one of it.
     pub(super) fn key(
         &self,

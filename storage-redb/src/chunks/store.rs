@@ -44,6 +44,10 @@ use crate::crypto::{self, Keyring, SEALED_OVERHEAD, SegmentKey, SegmentSeal};
 use crate::database::{lock, write_error};
 use crate::disk::{Disk, DiskFile, Meter};
 
+mod reseal;
+
+pub use reseal::Resealed;
+
 /// Payloads up to this many bytes are copied behind their header, so that a record is one write; longer ones are
 /// written by themselves, which is cheaper than the copy.
 const MAX_COPIED: usize = 16 << 10;
@@ -433,7 +437,7 @@ impl SegmentStore {
         }
         self.sync(writer)?;
         let entries = entries.iter().map(|(key, location)| (key, location));
-        self.index.commit(entries, &writer.figures).inspect_err(|error| {
+        self.index.commit(entries, &[], &writer.figures).inspect_err(|error| {
             // Else the index is as it was before, and so is what waits.
             if self.index.is_read_only() {
                 writer.failed = Some(error.to_string());
@@ -559,17 +563,42 @@ impl SegmentStore {
         }
     }
 
-    /// The chunk that a reference stands for.
-    fn read_reference(&self, id: &ChunkId, location: &Location, payload: &[u8]) -> Result<Chunk, StoreError> {
+    /// The chunk at a place; or why it is not there.
+    fn read(&self, id: &ChunkId, key: &Key, location: &Location) -> Result<Result<Chunk, String>, StoreError> {
+        let payload = match self.payload(key, location) {
+            Err(StoreError::Io(error))
+                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                return Ok(Err(error.to_string()));
+            }
+            Ok(Payload::Damaged(what)) => return Ok(Err(what.to_owned())),
+            Ok(Payload::Whole(payload)) => payload,
+            Err(error) => return Err(error),
+        };
+        match location.codec {
+            RecordCodec::Chunk(codec) => {
+                Ok(Chunk::verify(*id, location.raw_len, codec, payload).map_err(|error| error.to_string()))
+            }
+            RecordCodec::Reference => self.read_reference(id, location, &payload),
+        }
+    }
+
+    /// The chunk that a reference stands for; or why the record is none.
+    fn read_reference(
+        &self,
+        id: &ChunkId,
+        location: &Location,
+        payload: &[u8],
+    ) -> Result<Result<Chunk, String>, StoreError> {
         match reference::read(&self.disk, *id, location.raw_len, payload) {
             Ok(chunk) => {
                 let key = self.key(id);
                 if self.view().changed.contains(&key) {
                     self.view_mut().changed.remove(&key);
                 }
-                Ok(chunk)
+                Ok(Ok(chunk))
             }
-            Err(reference::ReadError::Damaged(what)) => Err(self.damaged(id, location, &what)),
+            Err(reference::ReadError::Damaged(what)) => Ok(Err(what)),
             Err(reference::ReadError::Changed(error)) => {
                 let mut view = self.view_mut();
                 if view.changed.len() < self.bounds.unindexed_chunks {
@@ -644,23 +673,20 @@ impl ChunkStore for SegmentStore {
 
     fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
         let key = self.key(id);
-        let Some(location) = self.locate(&key)? else { return Ok(None) };
-        let payload = match self.payload(&key, &location) {
-            Err(StoreError::Io(error))
-                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
-            {
-                return Err(self.damaged(id, &location, &error));
+        let mut found = self.locate(&key)?;
+        while let Some(location) = found {
+            let what = match self.read(id, &key, &location)? {
+                Ok(chunk) => return Ok(Some(chunk)),
+                Err(what) => what,
+            };
+            // It may have been moved since it was looked up.
+            let again = self.locate(&key)?;
+            if again == Some(location) {
+                return Err(self.damaged(id, &location, &what));
             }
-            Ok(Payload::Damaged(what)) => return Err(self.damaged(id, &location, &what)),
-            Ok(Payload::Whole(payload)) => payload,
-            Err(error) => return Err(error),
-        };
-        match location.codec {
-            RecordCodec::Chunk(codec) => Chunk::verify(*id, location.raw_len, codec, payload)
-                .map(Some)
-                .map_err(|error| self.damaged(id, &location, &error)),
-            RecordCodec::Reference => self.read_reference(id, &location, &payload).map(Some),
+            found = again;
         }
+        Ok(None)
     }
 
     fn put(&self, chunk: &Chunk) -> Result<bool, StoreError> {

@@ -1,0 +1,169 @@
+//! Writing the chunks of a segment again, at the end of the store: sealed with the newest key, where there are keys.
+//!
+//! Invariant: a segment is removed when the commit of the index that names all its chunks elsewhere is durable, and not
+//! before. Killed at any moment, the next step goes on: chunks that were moved are not in the way, and a segment that is
+//! still there has none any more.
+//!
+//! Deliberately absent: when to do it, and how fast; who asks for steps waits between them.
+
+use bib_core::port::StoreError;
+
+use super::super::format::{Key, Location, RecordHeader, SEGMENT_HEADER_LEN};
+use super::super::index::State;
+use super::super::recovery;
+use super::super::segments::{self, Found, segment_name, segment_number};
+use super::{Payload, SegmentStore, Writer};
+use crate::database::{lock, write_error};
+use crate::disk::Disk;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resealed {
+    /// The segment that was removed; `None` for the last step, which only tidies the index.
+    pub segment: Option<u64>,
+    /// Bytes that its chunks take now.
+    pub written_bytes: u64,
+    /// Plain segments that are left.
+    pub n_left: u64,
+}
+
+/// Entries that are removed from the index in one commit.
+const MAX_REMOVED: usize = 16_384;
+
+impl SegmentStore {
+    /// Whether there may be something for [`SegmentStore::reseal_step`] to do. Costs nothing.
+    pub fn has_plain_segments(&self) -> bool {
+        self.keyring.is_some() && lock(&self.writer).figures.sealed_from > 0
+    }
+
+    /// Seals the chunks of one segment that was written before the store was encrypted, and removes it; `None` when
+    /// there is nothing to do any more. Chunks can be put and read meanwhile. Needs as much space as the segment has
+    /// live bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when there is no space: a later step goes on. Other [`StoreError`]s when the segment cannot
+    /// be read or the chunks cannot be written.
+    pub fn reseal_step(&self) -> Result<Option<Resealed>, StoreError> {
+        let sealed_from = lock(&self.writer).figures.sealed_from;
+        if !self.has_plain_segments() {
+            return Ok(None);
+        }
+        let names = self.disk.list()?;
+        let numbers = names.iter().filter_map(|name| segment_number(name)).filter(|number| *number < sealed_from);
+        let numbers: Vec<u64> = numbers.collect();
+        for &number in &numbers {
+            let file = self.disk.open(&segment_name(number), false)?;
+            match segments::header(file.as_ref(), number, self.store)? {
+                Found::Other(_) | Found::Newer(_) => {}
+                // A damaged header says nothing of the records.
+                Found::Expected(_) | Found::Torn | Found::Damaged => {
+                    let written_bytes = self.rewrite(number)?;
+                    return Ok(Some(Resealed {
+                        segment: Some(number),
+                        written_bytes,
+                        n_left: numbers.len() as u64 - 1,
+                    }));
+                }
+            }
+        }
+        self.end_reseal(sealed_from)?;
+        Ok(Some(Resealed { segment: None, written_bytes: 0, n_left: 0 }))
+    }
+
+    /// Moves all chunks of a segment to the end of the store and removes it; the bytes that they take there.
+    fn rewrite(&self, number: u64) -> Result<u64, StoreError> {
+        let file = self.open.get(&self.disk, number)?;
+        let mut written_bytes = 0;
+        let from = SEGMENT_HEADER_LEN as u64;
+        let key = match &self.keyring {
+            None => None,
+            Some(keyring) => self.open.key(&self.disk, number, self.store, keyring)?,
+        };
+        recovery::records(&self.disk, file.as_ref(), key.as_deref(), from, &mut |header, offset| {
+            written_bytes += self.move_record(number, &header, offset)?;
+            Ok(())
+        })?;
+        let mut writer = self.writable()?;
+        self.flush_locked(&mut writer)?;
+        if writer.figures.tail.is_some_and(|(tail, _)| tail == number) {
+            self.begin_segment(&mut writer)?;
+        }
+        self.disk.remove(&segment_name(number)).map_err(write_error)?;
+        self.open.forget(number);
+        writer.n_segments -= 1;
+        Ok(written_bytes)
+    }
+
+    /// Moves the chunk of a record, if it is the one that counts; the bytes that it takes now.
+    fn move_record(&self, segment: u64, header: &RecordHeader, offset: u64) -> Result<u64, StoreError> {
+        let key = self.key_of_record(header);
+        let RecordHeader { raw_len, stored_len, codec, cipher, .. } = *header;
+        let location = Location { segment, offset, raw_len, stored_len, codec, cipher };
+        if self.locate(&key)? != Some(location) {
+            return Ok(0);
+        }
+        let Payload::Whole(payload) = self.payload(&key, &location)? else { return Ok(0) };
+        let mut writer = self.writable()?;
+        // It may have been found damaged, or put in place of a reference, meanwhile.
+        if self.locate(&key)? != Some(location) {
+            return Ok(0);
+        }
+        let before = writer.figures.stored_bytes;
+        self.append(&mut writer, key, (raw_len, codec), &payload, Some(location))?;
+        let written = writer.figures.stored_bytes - before;
+        writer.figures.stored_bytes -= header.record_len();
+        Ok(written)
+    }
+
+    /// Lets the index name the segment that takes the next record as the last one.
+    fn begin_segment(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let tail = self.tail_for(writer, 0)?;
+        let end = (tail.number, tail.len);
+        self.sync(writer)?;
+        let figures = State { tail: Some(end), ..writer.figures };
+        self.commit(writer, &[], figures)
+    }
+
+    /// Removes what the index still says of segments that are gone: chunks that could not be read.
+    fn end_reseal(&self, sealed_from: u64) -> Result<(), StoreError> {
+        let mut writer = self.writable()?;
+        self.flush_locked(&mut writer)?;
+        loop {
+            let mut figures = writer.figures;
+            let mut lost = Vec::new();
+            self.index.snapshot()?.each(&mut |key, location| {
+                if location.segment < sealed_from && lost.len() < MAX_REMOVED {
+                    let Location { raw_len, .. } = location;
+                    lost.push(key);
+                    figures.n_chunks = figures.n_chunks.saturating_sub(1);
+                    figures.raw_bytes = figures.raw_bytes.saturating_sub(u64::from(raw_len));
+                    let record_len = location.header(key).record_len();
+                    figures.stored_bytes = figures.stored_bytes.saturating_sub(record_len);
+                    let referenced = if location.is_reference() { u64::from(raw_len) } else { 0 };
+                    figures.referenced_bytes = figures.referenced_bytes.saturating_sub(referenced);
+                }
+            })?;
+            if lost.is_empty() {
+                figures.sealed_from = 0;
+                return self.commit(&mut writer, &[], figures);
+            }
+            log::warn!(chunks = lost.len(); "chunks that could not be read are no longer held");
+            self.commit(&mut writer, &lost, figures)?;
+            let mut view = self.view_mut();
+            view.damaged.retain(|key| !lost.contains(key));
+        }
+    }
+
+    /// Removes entries from the index and sets the figures; nothing may wait to be flushed.
+    fn commit(&self, writer: &mut Writer, removed: &[Key], figures: State) -> Result<(), StoreError> {
+        self.view_mut().indexed = None;
+        self.index.commit(std::iter::empty(), removed, &figures).inspect_err(|error| {
+            if self.index.is_read_only() {
+                writer.failed = Some(error.to_string());
+            }
+        })?;
+        writer.figures = figures;
+        self.view_mut().indexed = None;
+        Ok(())
+    }
+}
