@@ -4,10 +4,10 @@ pub mod format;
 mod index;
 mod recovery;
 mod reference;
-mod segments;
-mod store;
 #[cfg(test)]
 mod sealed_tests;
+mod segments;
+mod store;
 #[cfg(test)]
 mod tests;
 

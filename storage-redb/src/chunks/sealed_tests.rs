@@ -158,7 +158,8 @@ fn absent_and_wrong_keys_are_refused_and_nothing_is_changed_or_marked_as_damaged
         if without_index {
             fs::remove_file(folder.path().join("index.redb")).unwrap();
         }
-        let segments = || files(folder.path()).into_iter().filter(|(name, _)| name.ends_with(".seg")).collect::<Vec<_>>();
+        let segments =
+            || files(folder.path()).into_iter().filter(|(name, _)| name.ends_with(".seg")).collect::<Vec<_>>();
         let before = segments();
         let why = sealed(open(folder.path(), None));
         assert!(why.contains("crypto.enabled"), "{why}");
@@ -344,7 +345,8 @@ fn plain_store_is_read_with_keys_and_sealed_step_by_step() {
     assert_eq!(found(&path, &wanted), []);
     let store = open_small(&path, keyring(), 4_000).unwrap();
     assert_held(&store, &chunks);
-    let on_disk: usize = files(&path).iter().filter(|(name, _)| name.ends_with(".seg")).map(|(_, bytes)| bytes.len()).sum();
+    let on_disk: usize =
+        files(&path).iter().filter(|(name, _)| name.ends_with(".seg")).map(|(_, bytes)| bytes.len()).sum();
     let stats = store.stats().unwrap();
     drop(store);
     assert_eq!(on_disk as u64, stats.stored_bytes + stats.n_segments * SEGMENT_HEADER_LEN as u64);
