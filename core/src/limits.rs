@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Longest chunk, in bytes: the largest piece that is ever hashed, stored, sent or held as one.
 pub const MAX_CHUNK_LEN: usize = 1 << 20;
-/// Default average chunk, in bytes.
-pub const DEFAULT_CHUNK_AVG: u32 = 256 << 10;
+/// Default average chunk, in bytes: `docs/decisions/0002-chunk-size.md` says why.
+pub const DEFAULT_CHUNK_AVG: u32 = 64 << 10;
 /// Largest manifest page, in bytes: one page is decoded as a whole.
 pub const MAX_PAGE_LEN: usize = 256 << 10;
 /// Most levels of index pages between a manifest's root and its leaves; 2 hold more than a petabyte.
@@ -142,7 +142,7 @@ pub const PEER_BYTES_IN_FLIGHT: usize = 4 << 20;
 /// Providers that one fetch uses at the same time.
 pub const FETCH_PROVIDERS: usize = 4;
 /// Chunks in flight at one provider.
-pub const FETCH_CHUNKS_PER_PROVIDER: usize = 8;
+pub const FETCH_CHUNKS_PER_PROVIDER: usize = 32;
 /// A chunk that has not arrived by then is asked of another provider, while nothing is known of how fast this one is;
 /// then four times what was observed decides, and this is when the first one is given up.
 pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -153,7 +153,7 @@ pub const MAX_FETCH_PROVIDERS: usize = 64;
 /// Chunks that one fetch has in view: looked up, missing, in flight or being verified. As many as a page of the
 /// manifest usually names: enough to choose the rarest from, and to have the next page before they are all asked.
 pub const FETCH_WINDOW: usize = 1_024;
-/// Bytes that one fetch has in flight or in verification: what four providers with eight average chunks need.
+/// Bytes that one fetch has in flight or in verification: what four providers with 32 chunks of the default average need.
 pub const FETCH_BYTES_IN_FLIGHT: usize = 8 << 20;
 /// Ids in one question of a fetch to the chunk store.
 pub const MAX_LOOKUP_IDS: usize = 256;

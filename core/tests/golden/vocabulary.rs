@@ -176,7 +176,7 @@ fn manifest_pages() {
         entry("ü", EntryKind::EmptyDir, 0, 200),
     ];
     let root = |kind, entries, chunks, columns| {
-        let chunker = ChunkerParams::default();
+        let chunker = ChunkerParams::with_average(256 << 10);
         Page::Root(Root { kind, chunker, n_entries: 3, n_chunks: 1, size: 200, entries, chunks, columns })
     };
     let column = Column { name: "tmax".to_owned(), sql_type: "REAL".to_owned(), nullable: true };

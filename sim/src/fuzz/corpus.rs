@@ -141,7 +141,7 @@ fn pages() -> Vec<Vec<u8>> {
     let chunk = ChunkRef { id: ChunkId::from_bytes([3; 32]), len: 262_144 };
     let root = |entries, chunks| Root {
         kind: ManifestKind::Tree,
-        chunker: ChunkerParams::default(),
+        chunker: ChunkerParams::with_average(256 << 10),
         n_entries: 2,
         n_chunks: 1,
         size: 200,
