@@ -245,6 +245,18 @@ impl Chunk {
     }
 }
 
+/// The chunk that encoded bytes stand for, if they decode to `len` bytes: for who finds bytes without a name.
+pub fn identify(len: u32, codec: Codec, bytes: &[u8]) -> Option<ChunkId> {
+    if len as usize > MAX_CHUNK_LEN || bytes.len() > MAX_CHUNK_LEN {
+        return None;
+    }
+    let hash = match codec {
+        Codec::None => (bytes.len() == len as usize).then(|| hash(bytes))?,
+        Codec::Zstd => hash(&decompress(ChunkId::from_bytes([0; 32]), len, bytes).ok()?),
+    };
+    Some(ChunkId::from_bytes(hash))
+}
+
 /// Decodes zstd without trusting what the frame says of its size.
 fn decompress(id: ChunkId, len: u32, bytes: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let raw = DECOMPRESSOR.with_borrow_mut(|kept| {
@@ -288,6 +300,17 @@ mod tests {
         assert_eq!(left.packed(), chunk);
         assert_eq!(chunk.clone().packed(), chunk);
         assert!(Chunk::verify_raw(chunk.id(), 3, b"abc".to_vec()).is_err());
+    }
+
+    #[test]
+    fn bytes_without_a_name_are_identified() {
+        for raw in [b"abc".repeat(1_000), b"ab".to_vec(), Vec::new()] {
+            let chunk = Chunk::from_raw(raw);
+            assert_eq!(identify(chunk.len(), chunk.codec(), chunk.encoded()), Some(chunk.id()));
+            assert_eq!(identify(chunk.len() + 1, chunk.codec(), chunk.encoded()), None);
+        }
+        assert_eq!(identify(u32::MAX, Codec::None, &[]), None);
+        assert_eq!(identify(3, Codec::Zstd, b"abc"), None);
     }
 
     #[test]

@@ -422,3 +422,17 @@ pub const MAX_SORTED_NAMES: usize = 1_024;
 pub const MAX_DATA_KEYS: usize = 1_024;
 /// Longest file of a node's keys, in bytes: [`MAX_DATA_KEYS`] of 80 bytes and what is beside them.
 pub const MAX_VAULT_LEN: usize = 128 << 10;
+
+/// Bytes of the notes that a chunk store keeps for leases, one of [`MAX_LEASE_FILTERS`]: exact enough for 100,000 chunks,
+/// and with more only garbage stays longer.
+pub const LEASE_FILTER_BYTES: usize = 128 << 10;
+/// Notes for leases of different age.
+pub const MAX_LEASE_FILTERS: usize = 3;
+/// Records whose places a collection holds at a time while it looks for gaps between them: 1.5 MiB.
+pub const RECLAIM_RECORDS: usize = 32_768;
+/// Records whose places a scrub holds at a time: 1 MiB.
+pub const SCRUB_RECORDS: usize = 16_384;
+/// Damaged chunks that a store remembers; what is not remembered is reported at each read.
+pub const MAX_DAMAGED: usize = 32_768;
+/// Entries of the index that are made in one commit when it is made anew.
+pub const REBUILD_BATCH: usize = 8_192;

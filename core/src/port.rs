@@ -1,11 +1,15 @@
 //! Ports: what the machines and `apply` need of a store. Synchronous, plain types, because the callers decide on which
 //! thread they wait. Each implementation passes the conformance suite in `bib_sim::suite`.
 
+use std::any::Any;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::chunk::{Chunk, RawChunk};
 use crate::id::ChunkId;
 use crate::place::FilePlace;
+use crate::time::Timestamp;
 
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -194,6 +198,123 @@ pub struct ChunkStoreStats {
     pub written_bytes: u64,
     /// Bytes of chunks that lie in files outside of the store.
     pub referenced_bytes: u64,
+    /// Chunks that are known to be damaged and were not put again.
+    pub n_damaged: u64,
+    /// Bytes that segments and index take of the file system.
+    pub allocated_bytes: u64,
+    /// Of these, bytes of records that nothing names any more and that were not given back yet.
+    pub dead_bytes: u64,
+    /// Bytes of the index file.
+    pub index_bytes: u64,
+}
+
+/// While it lives, chunks that are put or found are noted by their store and not swept.
+#[derive(Clone)]
+pub struct Lease(#[allow(dead_code, reason = "it is its life that counts")] Arc<dyn Any + Send + Sync>);
+
+impl Lease {
+    /// One for a store whose notes are kept as long as `notes` is shared.
+    pub fn new(notes: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(notes)
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
+}
+
+/// What a sweep takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SweepRules {
+    /// The time now.
+    pub now: Timestamp,
+    /// A chunk that nothing names stays until its segment has been known for so long. What is marked stays in any case,
+    /// so that a clock that jumps takes nothing that is in use.
+    pub min_age: Duration,
+    /// Only count.
+    pub dry_run: bool,
+    /// Entries of the index to look at in one step.
+    pub max_chunks: usize,
+}
+
+/// Where the next step of a sweep begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SweepCursor(pub [u8; 32]);
+
+/// What one step of a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweepStep {
+    /// Where the next one begins; `None` when all was seen.
+    pub next: Option<SweepCursor>,
+    /// Chunks that were looked at.
+    pub seen: u64,
+    /// Chunks that nothing names and that left the index, or would have.
+    pub dead_chunks: u64,
+    /// Bytes of their records.
+    pub dead_bytes: u64,
+    /// Chunks that nothing names and that are too young.
+    pub young_chunks: u64,
+    /// Bytes of their records.
+    pub young_bytes: u64,
+}
+
+/// How space was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reclaim {
+    /// The file was removed: nothing in it was in use.
+    Unlinked,
+    /// What is not in use in it became holes.
+    Punched,
+    /// What was in use was copied, and the file removed.
+    Rewritten,
+}
+
+/// Space that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Number of the segment.
+    pub segment: u64,
+    /// How.
+    pub action: Reclaim,
+    /// Bytes of the file system that are free now and were not before.
+    pub freed_bytes: u64,
+    /// Bytes that were written for that.
+    pub written_bytes: u64,
+}
+
+/// Where the next step of a scrub begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ScrubCursor {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Byte in it.
+    pub offset: u64,
+}
+
+/// What one step of a scrub did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubStep {
+    /// Where the next one begins; `None` at the end of the store.
+    pub next: Option<ScrubCursor>,
+    /// Chunks that were read.
+    pub chunks: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Chunks among them that turned out to be damaged.
+    pub damaged: u64,
+}
+
+/// What an index made anew holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rebuilt {
+    /// Chunks in it.
+    pub chunks: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// Chunks that the index named before and of which no whole record was found.
+    pub lost: u64,
 }
 
 /// The store of chunk bytes; also the whole memory of a fetch: what is stored is what we have.
@@ -250,4 +371,56 @@ pub trait ChunkStore: Send + Sync {
     /// # Errors
     /// [`StoreError`] when the index cannot be read.
     fn stats(&self) -> Result<ChunkStoreStats, StoreError>;
+
+    /// Keeps everything that is put or found from now on until the lease is dropped: for whoever builds on chunks that no
+    /// manifest in the catalog names yet.
+    fn lease(&self) -> Lease;
+
+    /// Begins a collection. From here on every chunk that is put or found counts as marked, and so does what was noted for
+    /// the leases that are out now. `filter_bytes` bounds the memory of the marks: with less, more garbage is taken for
+    /// marked, and stays until a later collection, which has another `seed`.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another collection goes on.
+    fn begin_gc(&self, filter_bytes: usize, seed: u64) -> Result<(), StoreError>;
+
+    /// Marks a chunk as in use. Without a collection it does nothing.
+    fn mark(&self, id: &ChunkId);
+
+    /// Takes chunks that are not marked out of the index, durably; they are not held any more. The space is given back by
+    /// [`ChunkStore::reclaim_step`].
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when there is no space for the commit: nothing is changed. Others when the index cannot be
+    /// read or written, or no collection goes on.
+    fn sweep_step(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError>;
+
+    /// Gives back the space of one segment, of those in which something is not in use; `None` when there is no more.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a file cannot be changed, or no collection goes on. Nothing that is in use is touched.
+    fn reclaim_step(&self) -> Result<Option<Reclaimed>, StoreError>;
+
+    /// Ends a collection.
+    fn end_gc(&self);
+
+    /// Reads and verifies chunks in the order in which they lie, some `max_bytes` of them. What is damaged is noted: it is
+    /// not held any more until it is put again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read, which is another thing than damage.
+    fn scrub_step(&self, after: Option<ScrubCursor>, max_bytes: u64) -> Result<ScrubStep, StoreError>;
+
+    /// Whether a chunk is known to be damaged.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    fn is_damaged(&self, id: &ChunkId) -> Result<bool, StoreError>;
+
+    /// Makes the index anew from the segments alone, and puts it in the place of the old one when it is whole. Writers wait
+    /// meanwhile, readers do not. `progress` is told bytes read and bytes in all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be done; the old index stays.
+    fn rebuild(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Rebuilt, StoreError>;
 }

@@ -26,14 +26,30 @@ const SECTOR: u64 = 512;
 /// A change of a file's bytes.
 #[derive(Debug, Clone)]
 enum Change {
-    Write { offset: u64, bytes: Arc<[u8]> },
+    Write {
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
     SetLen(u64),
+    /// A hole.
+    Punch {
+        offset: u64,
+        len: u64,
+    },
+}
+
+fn zero(bytes: &mut [u8], offset: u64, len: u64) {
+    let end = bytes.len().min((offset + len) as usize);
+    if let Some(part) = bytes.get_mut(offset as usize..end) {
+        part.fill(0);
+    }
 }
 
 impl Change {
     fn apply(&self, to: &mut Vec<u8>) {
         match self {
             Self::SetLen(len) => to.resize(*len as usize, 0),
+            Self::Punch { offset, len } => zero(to, *offset, *len),
             Self::Write { offset, bytes } => {
                 let (start, end) = (*offset as usize, *offset as usize + bytes.len());
                 if to.len() < end {
@@ -46,7 +62,20 @@ impl Change {
 
     /// Applies what a power cut leaves of the change.
     fn apply_torn(&self, to: &mut Vec<u8>, rng: &mut Rng) {
-        let Self::Write { offset, bytes } = self else { return self.apply(to) };
+        let (offset, bytes) = match self {
+            Self::Write { offset, bytes } => (offset, bytes),
+            Self::SetLen(_) => return self.apply(to),
+            Self::Punch { offset, len } => {
+                // A file system gives blocks back one by one.
+                for block in *offset / BLOCK..(*offset + *len).div_ceil(BLOCK) {
+                    let (from, end) = ((block * BLOCK).max(*offset), ((block + 1) * BLOCK).min(offset + len));
+                    if rng.chance(1, 2) {
+                        zero(to, from, end - from);
+                    }
+                }
+                return;
+            }
+        };
         let part = |from: usize, len: usize, to: &mut Vec<u8>| {
             let bytes = bytes[from..from + len].into();
             Self::Write { offset: offset + from as u64, bytes }.apply(to);
@@ -190,7 +219,8 @@ impl State {
                     change.apply(&mut bytes);
                 }
             }
-            let blocks = (0..(bytes.len() as u64).div_ceil(BLOCK)).collect();
+            let blocks = bytes.chunks(BLOCK as usize).zip(0..).filter(|(block, _)| block.iter().any(|byte| *byte != 0));
+            let blocks = blocks.map(|(_, number)| number).collect();
             files.insert(*number, FileState { visible: bytes.clone(), durable: bytes, unsynced: Vec::new(), blocks });
         }
         Self { files, durable_names: names.clone(), names, unsynced_names: Vec::new() }
@@ -214,6 +244,7 @@ struct World {
     off: bool,
     fail_syncs: BTreeSet<u64>,
     fail_reads: bool,
+    no_holes: bool,
     capacity_blocks: Option<u64>,
     rng: Option<Rng>,
 }
@@ -235,7 +266,7 @@ impl World {
         match &step {
             Step::Change(_, Change::Write { bytes, .. }) => self.written_bytes += bytes.len() as u64,
             Step::Sync(_) | Step::SyncFolder => self.syncs += 1,
-            Step::Change(_, Change::SetLen(_)) | Step::Naming(_) => {}
+            Step::Change(_, Change::SetLen(_) | Change::Punch { .. }) | Step::Naming(_) => {}
         }
         if self.cut_at.is_some_and(|at| self.steps >= at) {
             self.off = true;
@@ -347,6 +378,11 @@ impl FaultyDisk {
     /// Lets all reads fail, or no longer.
     pub fn fail_reads(&self, fail: bool) {
         self.world().fail_reads = fail;
+    }
+
+    /// Lets files have no holes, as on some file systems.
+    pub fn forbid_holes(&self) {
+        self.world().no_holes = true;
     }
 
     /// Leaves space for so many bytes more; `None` for any number.
@@ -525,6 +561,27 @@ impl DiskFile for FaultyFile {
         Ok(())
     }
 
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut world = self.disk.world();
+        if world.no_holes {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{}: no holes here", self.name)));
+        }
+        self.change(&mut world, Change::Punch { offset, len })?;
+        if let Some(file) = world.state.files.get_mut(&self.file) {
+            let whole = offset.div_ceil(BLOCK)..(offset + len) / BLOCK;
+            file.blocks.retain(|block| !whole.contains(block));
+        }
+        Ok(())
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        let world = self.disk.world();
+        if world.off {
+            return Err(no_power());
+        }
+        Ok(world.state.files.get(&self.file).map_or(0, |file| file.blocks.len() as u64 * BLOCK))
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         let mut world = self.disk.world();
         Ok(*world.locks.entry(self.file).or_insert(self.handle) == self.handle)
@@ -570,7 +627,12 @@ impl Disk for FaultyDisk {
         if !world.state.names.contains_key(name) {
             return Err(absent(name));
         }
-        world.step(Step::Naming(Naming::Remove(name.to_owned())))
+        let file = world.state.names.get(name).copied();
+        world.step(Step::Naming(Naming::Remove(name.to_owned())))?;
+        if let Some(file) = file.and_then(|file| world.state.files.get_mut(&file)) {
+            file.blocks.clear();
+        }
+        Ok(())
     }
 
     fn sync_folder(&self) -> io::Result<()> {

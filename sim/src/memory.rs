@@ -4,14 +4,18 @@
 //! A snapshot shares the maps of the catalog until the next write to a table copies that one. A chunk is held in two
 //! maps, that of the durable ones and that of those that a crash would lose.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bib_core::chunk::Chunk;
 use bib_core::id::ChunkId;
 use bib_core::port::{
-    Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreStats, KeyRange, Order, StoreError, Table, Visit,
+    Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreStats, KeyRange, Lease, Order, Rebuilt, Reclaimed,
+    ScrubCursor, ScrubStep, StoreError, SweepCursor, SweepRules, SweepStep, Table, Visit,
 };
+use bib_core::time::Timestamp;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -192,11 +196,28 @@ struct Chunks {
     raw_bytes: u64,
     flushes: u64,
     read_only: bool,
+    /// When each chunk was first seen by a sweep.
+    known: BTreeMap<ChunkId, Timestamp>,
+    /// Chunks that a collection keeps, while one goes on.
+    marked: Option<BTreeSet<ChunkId>>,
+    /// What was put or found while leases are out; it is for all of them together.
+    leased: BTreeSet<ChunkId>,
+    leases: Weak<()>,
 }
 
 impl Chunks {
     fn find(&self, id: &ChunkId) -> Option<&Chunk> {
         self.pending.get(id).or_else(|| self.durable.get(id))
+    }
+
+    /// Notes that somebody may build on a chunk.
+    fn note(&mut self, id: &ChunkId) {
+        if let Some(marked) = &mut self.marked {
+            marked.insert(*id);
+        }
+        if self.leases.strong_count() > 0 {
+            self.leased.insert(*id);
+        }
     }
 
     fn recount(&mut self) {
@@ -263,7 +284,9 @@ impl MemoryChunkStore {
 
 impl ChunkStore for MemoryChunkStore {
     fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
-        Ok(self.chunks().find(id).is_some())
+        let mut chunks = self.chunks();
+        chunks.note(id);
+        Ok(chunks.find(id).is_some())
     }
 
     fn get(&self, id: &ChunkId) -> Result<Option<Chunk>, StoreError> {
@@ -275,6 +298,7 @@ impl ChunkStore for MemoryChunkStore {
         if chunks.read_only {
             return Err(StoreError::ReadOnly("an earlier write failed".to_owned()));
         }
+        chunks.note(&chunk.id());
         if chunks.find(&chunk.id()).is_some() {
             return Ok(false);
         }
@@ -308,8 +332,97 @@ impl ChunkStore for MemoryChunkStore {
             n_segments: 1,
             fsyncs: chunks.flushes,
             written_bytes: chunks.stored_bytes,
-            referenced_bytes: 0,
+            allocated_bytes: chunks.stored_bytes,
+            ..ChunkStoreStats::default()
         })
+    }
+
+    fn lease(&self) -> Lease {
+        let mut chunks = self.chunks();
+        let lease = chunks.leases.upgrade().unwrap_or_else(|| {
+            chunks.leased.clear();
+            Arc::new(())
+        });
+        chunks.leases = Arc::downgrade(&lease);
+        Lease::new(lease)
+    }
+
+    fn begin_gc(&self, _: usize, _: u64) -> Result<(), StoreError> {
+        let mut chunks = self.chunks();
+        if chunks.marked.is_some() {
+            return Err(StoreError::Locked("another collection goes on".to_owned()));
+        }
+        let kept = if chunks.leases.strong_count() > 0 { chunks.leased.clone() } else { BTreeSet::new() };
+        chunks.marked = Some(kept);
+        Ok(())
+    }
+
+    fn mark(&self, id: &ChunkId) {
+        if let Some(marked) = &mut self.chunks().marked {
+            marked.insert(*id);
+        }
+    }
+
+    fn sweep_step(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError> {
+        let chunks = &mut *self.chunks();
+        let marked = chunks.marked.as_ref().ok_or_else(|| StoreError::Io(io::Error::other("no collection goes on")))?;
+        let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(ChunkId::from_bytes(cursor.0)));
+        let mut step = SweepStep::default();
+        let mut dead = Vec::new();
+        for (id, chunk) in chunks.durable.range((from, Bound::Unbounded)).take(rules.max_chunks) {
+            step.seen += 1;
+            step.next = Some(SweepCursor(*id.as_bytes()));
+            if marked.contains(id) {
+                continue;
+            }
+            let bytes = chunk.encoded().len() as u64;
+            let known = chunks.known.get(id).copied().filter(|known| *known <= rules.now).unwrap_or(rules.now);
+            if !rules.dry_run {
+                chunks.known.insert(*id, known);
+            }
+            if known.saturating_add(rules.min_age) <= rules.now {
+                step.dead_chunks += 1;
+                step.dead_bytes += bytes;
+                dead.push(*id);
+            } else {
+                step.young_chunks += 1;
+                step.young_bytes += bytes;
+            }
+        }
+        if step.seen < rules.max_chunks as u64 {
+            step.next = None;
+        }
+        if !rules.dry_run {
+            for id in dead {
+                chunks.durable.remove(&id);
+                chunks.known.remove(&id);
+            }
+            chunks.recount();
+        }
+        Ok(step)
+    }
+
+    fn reclaim_step(&self) -> Result<Option<Reclaimed>, StoreError> {
+        Ok(None)
+    }
+
+    fn end_gc(&self) {
+        self.chunks().marked = None;
+    }
+
+    fn scrub_step(&self, _: Option<ScrubCursor>, _: u64) -> Result<ScrubStep, StoreError> {
+        let chunks = self.chunks();
+        Ok(ScrubStep { chunks: chunks.durable.len() as u64, bytes: chunks.stored_bytes, ..ScrubStep::default() })
+    }
+
+    fn is_damaged(&self, _: &ChunkId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn rebuild(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Rebuilt, StoreError> {
+        let stats = self.stats()?;
+        progress(stats.stored_bytes, stats.stored_bytes);
+        Ok(Rebuilt { chunks: stats.n_chunks, bytes: stats.stored_bytes, lost: 0 })
     }
 }
 

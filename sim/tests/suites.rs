@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use bib_core::chunk::Chunk;
 use bib_core::id::ChunkId;
-use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreStats, StoreError};
+use bib_core::port::{
+    Catalog, CatalogRead, CatalogTxn, ChunkStore, ChunkStoreStats, Lease, Rebuilt, Reclaimed, ScrubCursor, ScrubStep,
+    StoreError, SweepCursor, SweepRules, SweepStep,
+};
 use bib_sim::disk::FaultyDisk;
 use bib_sim::memory::{MemoryCatalog, MemoryChunkStore};
 use bib_sim::suite::{CatalogBed, ChunkStoreBed, catalog, chunk_store};
@@ -51,6 +54,42 @@ impl ChunkStore for Shared<MemoryChunkStore> {
 
     fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
         self.0.stats()
+    }
+
+    fn lease(&self) -> Lease {
+        self.0.lease()
+    }
+
+    fn begin_gc(&self, filter_bytes: usize, seed: u64) -> Result<(), StoreError> {
+        self.0.begin_gc(filter_bytes, seed)
+    }
+
+    fn mark(&self, id: &ChunkId) {
+        self.0.mark(id);
+    }
+
+    fn sweep_step(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError> {
+        self.0.sweep_step(rules, after)
+    }
+
+    fn reclaim_step(&self) -> Result<Option<Reclaimed>, StoreError> {
+        self.0.reclaim_step()
+    }
+
+    fn end_gc(&self) {
+        self.0.end_gc();
+    }
+
+    fn scrub_step(&self, after: Option<ScrubCursor>, max_bytes: u64) -> Result<ScrubStep, StoreError> {
+        self.0.scrub_step(after, max_bytes)
+    }
+
+    fn is_damaged(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        self.0.is_damaged(id)
+    }
+
+    fn rebuild(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Rebuilt, StoreError> {
+        self.0.rebuild(progress)
     }
 }
 

@@ -290,6 +290,11 @@ impl Store {
         Ok(())
     }
 
+    /// Bytes that the file takes of the file system.
+    pub(crate) fn allocated(&self) -> Result<u64, StoreError> {
+        Ok(self.file.allocated()?)
+    }
+
     /// Whether an earlier failure ended writing until the next start.
     pub(crate) fn is_read_only(&self) -> bool {
         lock(&self.writer).is_some()

@@ -7,12 +7,13 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FallocateFlags};
+use rustix::io::Errno;
 
 /// An open file. Positions and lengths in bytes.
 #[allow(clippy::len_without_is_empty, reason = "a segment is never asked whether it is empty")]
@@ -53,6 +54,18 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// As the system says.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Gives the space of a part back, which then reads as zeroes; the length stays.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where files have no holes; others as the system says.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Bytes that it takes of the file system.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn allocated(&self) -> io::Result<u64>;
 
     /// Takes the file for this handle alone, until it is dropped; `false` if another handle has taken it.
     ///
@@ -170,6 +183,19 @@ impl DiskFile for FolderFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.named(self.file.set_len(len))
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.named(rustix::fs::fallocate(&self.file, flags, offset, len).map_err(|error| match error {
+            Errno::OPNOTSUPP | Errno::NOSYS => io::Error::new(io::ErrorKind::Unsupported, error),
+            error => error.into(),
+        }))
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        // The unit of this figure is always 512 bytes.
+        self.named(self.file.metadata().map(|metadata| metadata.blocks() * 512))
     }
 
     fn try_lock(&self) -> io::Result<bool> {
@@ -351,6 +377,14 @@ impl DiskFile for MeteredFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch(offset, len)
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.file.allocated()
     }
 
     fn try_lock(&self) -> io::Result<bool> {

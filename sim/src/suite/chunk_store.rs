@@ -1,11 +1,13 @@
 //! What a chunk store must do.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bib_core::chunk::{Chunk, Codec};
 use bib_core::id::ChunkId;
 use bib_core::limits::MAX_CHUNK_LEN;
-use bib_core::port::{ChunkStore, StoreError};
+use bib_core::port::{ChunkStore, StoreError, SweepRules, SweepStep};
+use bib_core::time::Timestamp;
 
 use super::Check;
 use crate::rng::Rng;
@@ -23,7 +25,7 @@ pub trait ChunkStoreBed {
 }
 
 /// All checks.
-pub const CHECKS: [Check<dyn ChunkStoreBed>; 8] = [
+pub const CHECKS: [Check<dyn ChunkStoreBed>; 13] = [
     ("new store is empty", new_store_is_empty),
     ("chunks of all sizes and codecs come back", chunks_of_all_sizes_and_codecs_come_back),
     ("a chunk is stored once", a_chunk_is_stored_once),
@@ -32,6 +34,11 @@ pub const CHECKS: [Check<dyn ChunkStoreBed>; 8] = [
     ("readers find what was put while others flush", readers_find_what_was_put_while_others_flush),
     ("writers of the same chunks store them once", writers_of_the_same_chunks_store_them_once),
     ("failed flush ends writing", failed_flush_ends_writing),
+    ("a collection takes what nobody marked and nothing else", a_collection_takes_what_nobody_marked_and_nothing_else),
+    ("what is young or only counted stays", what_is_young_or_only_counted_stays),
+    ("what is put or found while a collection goes on stays", what_is_put_or_found_while_a_collection_goes_on_stays),
+    ("what is found under a lease stays", what_is_found_under_a_lease_stays),
+    ("a scrub reads everything and a new index holds it", a_scrub_reads_everything_and_a_new_index_holds_it),
 ];
 
 /// Chunks that do not compress.
@@ -197,4 +204,169 @@ fn failed_flush_ends_writing(bed: &dyn ChunkStoreBed) {
     put_all(store.as_ref(), &chunks);
     store.flush().expect("written after the restart");
     assert_held(bed.reopen(store).as_ref(), &chunks);
+}
+
+const NOW: Timestamp = Timestamp(1_000_000_000_000_000);
+const RULES: SweepRules = SweepRules { now: NOW, min_age: Duration::ZERO, dry_run: false, max_chunks: 7 };
+
+/// Sweeps and gives back; the sums over all steps.
+fn sweep(store: &dyn ChunkStore, rules: SweepRules) -> SweepStep {
+    let mut sum = SweepStep::default();
+    loop {
+        let step = store.sweep_step(&rules, sum.next).expect("writable");
+        sum.seen += step.seen;
+        sum.dead_chunks += step.dead_chunks;
+        sum.dead_bytes += step.dead_bytes;
+        sum.young_chunks += step.young_chunks;
+        sum.young_bytes += step.young_bytes;
+        sum.next = step.next;
+        if sum.next.is_none() {
+            break;
+        }
+    }
+    while store.reclaim_step().expect("writable").is_some() {}
+    sum
+}
+
+fn a_collection_takes_what_nobody_marked_and_nothing_else(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(20, 120, 6_000);
+    put_all(&*store, &chunks);
+    store.flush().expect("written");
+    let (live, dead): (Vec<_>, Vec<_>) = chunks.into_iter().enumerate().partition(|(i, _)| i % 3 == 0);
+    let only = |chunks: Vec<(usize, Chunk)>| -> Vec<Chunk> { chunks.into_iter().map(|(_, chunk)| chunk).collect() };
+    let (live, dead) = (only(live), only(dead));
+    assert!(store.sweep_step(&RULES, None).is_err(), "a sweep belongs to a collection");
+    store.begin_gc(64 << 10, 1).expect("none goes on");
+    assert!(matches!(store.begin_gc(64 << 10, 1), Err(StoreError::Locked(_))));
+    live.iter().for_each(|chunk| store.mark(&chunk.id()));
+    let swept = sweep(&*store, RULES);
+    store.end_gc();
+    assert_eq!((swept.seen, swept.dead_chunks), (120, 80));
+    let check = |store: &dyn ChunkStore| {
+        assert_held(store, &live);
+        for chunk in &dead {
+            assert!(!store.has(&chunk.id()).expect("readable"));
+            assert_eq!(store.get(&chunk.id()).expect("readable"), None);
+        }
+        let stats = store.stats().expect("readable");
+        assert_eq!(stats.n_chunks, live.len() as u64);
+        assert_eq!(stats.raw_bytes, live.iter().map(|chunk| u64::from(chunk.len())).sum());
+    };
+    check(&*store);
+    let store = bed.reopen(store);
+    check(&*store);
+    // What was given up can be had again.
+    put_all(&*store, &dead);
+    assert_held(&*store, &dead);
+    assert_held(&*store, &live);
+    store.flush().expect("written");
+    // A second collection has nothing to do.
+    store.begin_gc(64 << 10, 2).expect("none goes on");
+    live.iter().chain(&dead).for_each(|chunk| store.mark(&chunk.id()));
+    assert_eq!(sweep(&*store, RULES).dead_chunks, 0);
+    store.end_gc();
+    assert_held(&*store, &dead);
+}
+
+fn what_is_young_or_only_counted_stays(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(21, 40, 3_000);
+    put_all(&*store, &chunks);
+    store.flush().expect("written");
+    let day = Duration::from_secs(86_400);
+    let collect = |rules| {
+        store.begin_gc(64 << 10, 3).expect("none goes on");
+        let swept = sweep(&*store, rules);
+        store.end_gc();
+        (swept.dead_chunks, swept.young_chunks)
+    };
+    assert_eq!(collect(SweepRules { dry_run: true, ..RULES }), (40, 0));
+    assert_held(&*store, &chunks);
+    assert_eq!(collect(SweepRules { min_age: day, ..RULES }), (0, 40));
+    let later = |days| SweepRules { now: NOW.saturating_add(day * days), min_age: day * 2, ..RULES };
+    assert_eq!(collect(later(1)), (0, 40));
+    // A clock that was put back must not let anything look older than it is.
+    assert_eq!(collect(SweepRules { now: Timestamp(5), min_age: day * 2, ..RULES }), (0, 40));
+    assert_held(&*store, &chunks);
+    assert_eq!(collect(later(3)), (40, 0));
+    assert_eq!(store.stats().expect("readable").n_chunks, 0);
+}
+
+fn what_is_put_or_found_while_a_collection_goes_on_stays(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(22, 30, 3_000);
+    put_all(&*store, &chunks);
+    store.flush().expect("written");
+    let late = noise(23, 10, 3_000);
+    store.begin_gc(64 << 10, 4).expect("none goes on");
+    for chunk in &chunks[..10] {
+        assert!(store.has(&chunk.id()).expect("readable"));
+    }
+    for chunk in &chunks[10..20] {
+        assert!(!store.put(chunk).expect("writable"));
+    }
+    put_all(&*store, &late);
+    let swept = sweep(&*store, RULES);
+    store.end_gc();
+    assert_eq!(swept.dead_chunks, 10);
+    store.flush().expect("written");
+    let store = bed.reopen(store);
+    assert_held(&*store, &chunks[..20]);
+    assert_held(&*store, &late);
+}
+
+fn what_is_found_under_a_lease_stays(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(24, 30, 3_000);
+    put_all(&*store, &chunks);
+    store.flush().expect("written");
+    let lease = store.lease();
+    for chunk in &chunks[..10] {
+        assert!(store.has(&chunk.id()).expect("readable"));
+    }
+    store.begin_gc(64 << 10, 5).expect("none goes on");
+    // It was out when the collection began.
+    drop(lease);
+    assert_eq!(sweep(&*store, RULES).dead_chunks, 20);
+    store.end_gc();
+    assert_held(&*store, &chunks[..10]);
+    // What was held for it is not held for others.
+    let lease = store.lease();
+    store.begin_gc(64 << 10, 6).expect("none goes on");
+    assert_eq!(sweep(&*store, RULES).dead_chunks, 10);
+    store.end_gc();
+    drop(lease);
+}
+
+fn a_scrub_reads_everything_and_a_new_index_holds_it(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let chunks = noise(25, 80, 4_000);
+    put_all(&*store, &chunks);
+    store.flush().expect("written");
+    let (mut after, mut n_read, mut damaged) = (None, 0, 0);
+    loop {
+        let step = store.scrub_step(after, 10_000).expect("readable");
+        n_read += step.chunks;
+        damaged += step.damaged;
+        after = step.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((n_read, damaged), (80, 0));
+    let before = store.stats().expect("readable");
+    let mut told = (0, 0);
+    let rebuilt = store.rebuild(&mut |done, total| told = (done, total)).expect("writable");
+    assert_eq!((rebuilt.chunks, rebuilt.lost), (80, 0));
+    assert!(told.0 == told.1 && told.1 > 0, "{told:?}");
+    let stats = store.stats().expect("readable");
+    assert_eq!((stats.n_chunks, stats.stored_bytes, stats.raw_bytes), (80, before.stored_bytes, before.raw_bytes));
+    assert_held(&*store, &chunks);
+    let more = noise(26, 20, 4_000);
+    put_all(&*store, &more);
+    store.flush().expect("written");
+    let store = bed.reopen(store);
+    assert_held(&*store, &chunks);
+    assert_held(&*store, &more);
 }

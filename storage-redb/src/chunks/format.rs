@@ -281,6 +281,11 @@ impl Location {
         RecordHeader { key, raw_len, stored_len, codec, cipher }
     }
 
+    /// Bytes of header and payload.
+    pub const fn record_len(&self) -> u64 {
+        RECORD_HEADER_LEN as u64 + self.stored_len as u64
+    }
+
     /// First byte of the payload in the segment.
     pub const fn payload_offset(&self) -> u64 {
         self.offset + RECORD_HEADER_LEN as u64

@@ -6,16 +6,19 @@
 //! [`MAX_RECENT_ENTRIES`](bib_core::limits::MAX_RECENT_ENTRIES) of them.
 //!
 //! Invariant: entries, tail and figures change in one commit, so that they always belong together. An entry in `recent`
-//! counts before the one with the same key in `chunks`; whoever removes entries or walks over them settles them first.
+//! counts before the one with the same key in `chunks`; whoever removes entries brings all to their places first.
 //! All keys of an index are of one kind: ids of chunks in that of a plain store, keyed hashes in that of a sealed one,
 //! also for chunks that lie in segments that were written before the store was sealed.
 //!
 //! Deliberately absent: knowledge of segment files.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use bib_core::port::StoreError;
+use bib_core::time::Timestamp;
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction,
 };
@@ -40,6 +43,10 @@ const KEY_LEN: usize = 32;
 const ENTRY_LEN: usize = KEY_LEN + LOCATION_LEN;
 const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; LOCATION_LEN]> = TableDefinition::new("chunks");
 const RECENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("recent");
+/// When a segment was first known, in microseconds since 1970.
+const SEGMENTS: TableDefinition<'_, u64, i64> = TableDefinition::new("segments");
+/// Chunks whose records are not what was written.
+const DAMAGED: TableDefinition<'_, &[u8; KEY_LEN], ()> = TableDefinition::new("damaged");
 const STATE: TableDefinition<'_, &str, u64> = TableDefinition::new("state");
 const STORE_ID: TableDefinition<'_, &str, &[u8; 16]> = TableDefinition::new("store");
 
@@ -54,6 +61,31 @@ pub(super) struct State {
     pub(super) referenced_bytes: u64,
     /// Segments with a lower number are plain, though the store is sealed.
     pub(super) sealed_from: u64,
+    /// Bytes in the segments that no entry names and that were not given back, as far as is known.
+    pub(super) dead_bytes: u64,
+}
+
+impl State {
+    /// Counts a record that an entry names.
+    pub(super) fn count(&mut self, location: &Location) {
+        self.n_chunks += 1;
+        self.stored_bytes += location.record_len();
+        self.raw_bytes += u64::from(location.raw_len);
+        if location.is_reference() {
+            self.referenced_bytes += u64::from(location.raw_len);
+        }
+    }
+
+    /// Counts a record that no entry names any more.
+    pub(super) fn discount(&mut self, location: &Location) {
+        self.n_chunks = self.n_chunks.saturating_sub(1);
+        self.stored_bytes = self.stored_bytes.saturating_sub(location.record_len());
+        self.raw_bytes = self.raw_bytes.saturating_sub(u64::from(location.raw_len));
+        if location.is_reference() {
+            self.referenced_bytes = self.referenced_bytes.saturating_sub(u64::from(location.raw_len));
+        }
+        self.dead_bytes += location.record_len();
+    }
 }
 
 fn failed(error: impl Into<redb::Error>) -> StoreError {
@@ -150,6 +182,29 @@ impl Snapshot {
     fn recent(&self, key: &[u8; KEY_LEN]) -> Option<&Entry> {
         let at = self.recent.binary_search_by(|entry| entry[..KEY_LEN].cmp(key)).ok()?;
         self.recent.get(at)
+    }
+
+    /// At most `n` entries behind `after`, in the order of their keys.
+    pub(super) fn page(&self, after: Option<[u8; KEY_LEN]>, n: usize) -> Result<Vec<(Key, Location)>, StoreError> {
+        let is_before = |entry: &Entry| after.is_some_and(|after| entry[..KEY_LEN] <= after[..]);
+        let recent = &self.recent[self.recent.partition_point(is_before)..];
+        let old = guarded(INDEX, || {
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let entries = self.chunks.range::<&[u8; KEY_LEN]>((from, Bound::Unbounded)).map_err(failed)?;
+            let entries = entries.take(n).map(|row| {
+                let (key, value) = row.map_err(failed)?;
+                let mut entry = [0; ENTRY_LEN];
+                entry[..KEY_LEN].copy_from_slice(key.value());
+                entry[KEY_LEN..].copy_from_slice(value.value());
+                Ok(entry)
+            });
+            entries.collect::<Result<Vec<Entry>, StoreError>>()
+        })?;
+        let page = merged(&old, &recent[..recent.len().min(n)]).take(n).map(|entry| {
+            let (key, value) = parts(entry);
+            location(value).map(|location| (Key::from_bytes(*key), location))
+        });
+        page.collect()
     }
 
     /// Shows all entries, in no order.
@@ -262,7 +317,14 @@ impl Index {
                     })
                 })?;
             }
-            Ok(())
+            let damaged = self.damaged()?;
+            let damaged = damaged.iter().map(|key| Key::from_bytes(keyring.chunk_key(&key.plain_id()))).collect();
+            store.write(|txn| {
+                guarded(INDEX, || {
+                    put_damaged(txn, &damaged)?;
+                    put_segments(txn, &BTreeMap::new(), &self.segments()?)
+                })
+            })
         })?;
         Self::over(store, self.max_recent, true)
     }
@@ -286,6 +348,7 @@ impl Index {
                 raw_bytes: figure("raw_bytes")?.unwrap_or_default(),
                 referenced_bytes: figure("referenced_bytes")?.unwrap_or_default(),
                 sealed_from: figure("sealed_from")?.unwrap_or_default(),
+                dead_bytes: figure("dead_bytes")?.unwrap_or_default(),
             };
             Ok((id, state))
         })
@@ -299,11 +362,12 @@ impl Index {
         Ok(Snapshot { recent: recent.clone(), chunks })
     }
 
-    /// Adds entries, removes others and sets the state, durably.
+    /// Adds entries, removes others and sets all else, durably. `damaged` are all chunks that are.
     pub(super) fn commit<'a>(
         &self,
         entries: impl Iterator<Item = (&'a Key, &'a Location)>,
         removed: &[Key],
+        damaged: &BTreeSet<Key>,
         state: &State,
     ) -> Result<(), StoreError> {
         let mut new: Vec<Entry> = entries.map(|(key, location)| entry(key, location)).collect();
@@ -319,7 +383,8 @@ impl Index {
                 } else {
                     append(txn, &new)?;
                 }
-                put_state(txn, state, if self.is_sealed { SEALED } else { PLAIN })
+                put_damaged(txn, damaged)?;
+                put_state(txn, state, self.version())
             })
         })?;
         let now = if settle { Vec::new() } else { merged(&old, &new).copied().collect() };
@@ -327,9 +392,144 @@ impl Index {
         Ok(())
     }
 
+    const fn version(&self) -> u64 {
+        if self.is_sealed { SEALED } else { PLAIN }
+    }
+
+    /// When each segment was first known.
+    pub(super) fn segments(&self) -> Result<BTreeMap<u64, Timestamp>, StoreError> {
+        let read = self.store.read()?;
+        guarded(INDEX, || {
+            let table = match read.open_table(SEGMENTS) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+                table => table.map_err(failed)?,
+            };
+            let rows = table.iter().map_err(failed)?.map(|row| {
+                let (number, since) = row.map_err(failed)?;
+                Ok((number.value(), Timestamp(since.value())))
+            });
+            rows.collect()
+        })
+    }
+
+    /// Changes what is known of segments into `now`.
+    pub(super) fn set_segments(
+        &self,
+        known: &BTreeMap<u64, Timestamp>,
+        now: &BTreeMap<u64, Timestamp>,
+    ) -> Result<(), StoreError> {
+        self.store.write(|txn| guarded(INDEX, || put_segments(txn, known, now)))
+    }
+
+    /// Chunks that are known to be damaged.
+    pub(super) fn damaged(&self) -> Result<BTreeSet<Key>, StoreError> {
+        let read = self.store.read()?;
+        guarded(INDEX, || {
+            let table = match read.open_table(DAMAGED) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeSet::new()),
+                table => table.map_err(failed)?,
+            };
+            let rows = table.iter().map_err(failed)?;
+            rows.map(|row| Ok(Key::from_bytes(*row.map_err(failed)?.0.value()))).collect()
+        })
+    }
+
+    /// Bytes that the file takes.
+    pub(super) fn allocated(&self) -> Result<u64, StoreError> {
+        self.store.allocated()
+    }
+
+    /// Makes an index of what `fill` puts into it, and puts it in the place of the one that has the name.
+    pub(super) fn make_anew(
+        disk: &dyn Disk,
+        cache_bytes: usize,
+        id: [u8; 16],
+        max_recent: usize,
+        (keyring, sealed_from): (Option<&Keyring>, u64),
+        fill: impl FnOnce(&NewIndex<'_>) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let is_sealed = keyring.is_some();
+        let store = Store::make_in_steps(disk, INDEX, cache_bytes, |store| {
+            store.write(|txn| make(txn, id, keyring, sealed_from))?;
+            fill(&NewIndex { store, version: if is_sealed { SEALED } else { PLAIN } })
+        })?;
+        Self::over(store, max_recent, is_sealed)
+    }
+
     /// Whether an earlier failure ended writing until the next start.
     pub(super) fn is_read_only(&self) -> bool {
         self.store.is_read_only()
+    }
+}
+
+/// An index in the making.
+pub(super) struct NewIndex<'a> {
+    store: &'a Store,
+    version: u64,
+}
+
+impl NewIndex<'_> {
+    /// Adds entries in the order in which their records were written; `gone` is shown the places that do not count: of two
+    /// with one key the older one, or the one that is a reference.
+    pub(super) fn add(
+        &self,
+        entries: &BTreeMap<Key, Location>,
+        gone: &mut dyn FnMut(&Location),
+    ) -> Result<(), StoreError> {
+        self.store.write(|txn| {
+            guarded(INDEX, || {
+                let mut chunks = txn.open_table(CHUNKS).map_err(failed)?;
+                for (key, new) in entries {
+                    let old =
+                        chunks.get(key.as_bytes()).map_err(failed)?.map(|old| location(old.value())).transpose()?;
+                    match old {
+                        Some(old) if new.is_reference() && !old.is_reference() => {
+                            gone(new);
+                            continue;
+                        }
+                        Some(old) => gone(&old),
+                        None => {}
+                    }
+                    chunks.insert(key.as_bytes(), &new.encode()).map_err(failed)?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// How many of these keys have an entry.
+    pub(super) fn count(&self, keys: impl Iterator<Item = Key>) -> Result<u64, StoreError> {
+        let read = self.store.read()?;
+        guarded(INDEX, || {
+            let chunks = read.open_table(CHUNKS).map_err(failed)?;
+            let mut n = 0;
+            for key in keys {
+                n += u64::from(chunks.get(key.as_bytes()).map_err(failed)?.is_some());
+            }
+            Ok(n)
+        })
+    }
+
+    /// Sets all but the entries; of `damaged`, those that have one.
+    pub(super) fn end(
+        &self,
+        segments: &BTreeMap<u64, Timestamp>,
+        damaged: &BTreeSet<Key>,
+        state: &State,
+    ) -> Result<(), StoreError> {
+        let mut there = BTreeSet::new();
+        for key in damaged {
+            if self.count(std::iter::once(*key))? > 0 {
+                there.insert(*key);
+            }
+        }
+        self.store.write(|txn| {
+            guarded(INDEX, || {
+                put_segments(txn, &BTreeMap::new(), segments)?;
+                put_damaged(txn, &there)?;
+                put_state(txn, state, self.version)
+            })
+        })
     }
 }
 
@@ -372,6 +572,37 @@ fn remove_entries(txn: &WriteTransaction, keys: &[Key]) -> Result<(), StoreError
     Ok(())
 }
 
+/// Makes the table the set that is given; most often both are empty.
+fn put_damaged(txn: &WriteTransaction, damaged: &BTreeSet<Key>) -> Result<(), StoreError> {
+    let mut table = txn.open_table(DAMAGED).map_err(failed)?;
+    if damaged.is_empty() && table.is_empty().map_err(failed)? {
+        return Ok(());
+    }
+    table.retain(|key, ()| damaged.contains(&Key::from_bytes(*key))).map_err(failed)?;
+    for key in damaged {
+        if table.get(key.as_bytes()).map_err(failed)?.is_none() {
+            table.insert(key.as_bytes(), ()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Changes what is known of segments from `known` into `now`.
+fn put_segments(
+    txn: &WriteTransaction,
+    known: &BTreeMap<u64, Timestamp>,
+    now: &BTreeMap<u64, Timestamp>,
+) -> Result<(), StoreError> {
+    let mut table = txn.open_table(SEGMENTS).map_err(failed)?;
+    for number in known.keys().filter(|number| !now.contains_key(number)) {
+        table.remove(number).map_err(failed)?;
+    }
+    for (number, since) in now.iter().filter(|(number, since)| known.get(number) != Some(since)) {
+        table.insert(number, since.0).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Sets what the index says beside its entries.
 fn put_state(txn: &WriteTransaction, state: &State, version: u64) -> Result<(), StoreError> {
     let mut figures = txn.open_table(STATE).map_err(failed)?;
@@ -385,6 +616,7 @@ fn put_state(txn: &WriteTransaction, state: &State, version: u64) -> Result<(), 
         ("raw_bytes", Some(state.raw_bytes)),
         ("referenced_bytes", Some(state.referenced_bytes)),
         ("sealed_from", (version == SEALED).then_some(state.sealed_from)),
+        ("dead_bytes", Some(state.dead_bytes)),
     ] {
         if let Some(value) = value {
             figures.insert(key, value).map_err(failed)?;

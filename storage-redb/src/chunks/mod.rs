@@ -1,9 +1,13 @@
 //! The chunk store in segment files with a redb index.
 
+mod collect;
+mod filter;
 pub mod format;
 mod index;
+mod rebuild;
 mod recovery;
 mod reference;
+mod scrub;
 #[cfg(test)]
 mod sealed_tests;
 mod segments;

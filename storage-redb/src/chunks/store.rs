@@ -24,21 +24,26 @@
 //! `flush` at the latest after [`FLUSH_INTERVAL`](limits::FLUSH_INTERVAL).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bib_core::chunk::{Chunk, RawChunk};
 use bib_core::encode::{decode, encode};
 use bib_core::id::ChunkId;
 use bib_core::limits;
 use bib_core::place::FilePlace;
-use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
+use bib_core::port::{
+    ChunkStore, ChunkStoreStats, Lease, Rebuilt, Reclaimed, ScrubCursor, ScrubStep, StoreError, SweepCursor,
+    SweepRules, SweepStep,
+};
 
+use super::collect::Collecting;
 use super::format::{
     HeaderBytes, Key, Location, RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader,
 };
 use super::index::{INDEX, Index, Snapshot, State};
 use super::recovery;
 use super::reference;
+use super::scrub::Scrubbing;
 use super::segments::{self, Found, OpenSegments, segment_name, segment_number};
 use crate::crypto::{self, Keyring, SEALED_OVERHEAD, SegmentKey, SegmentSeal};
 use crate::database::{lock, write_error};
@@ -85,35 +90,54 @@ struct Tail {
     key: Option<(u32, Arc<SegmentKey>)>,
 }
 
-struct Writer {
+pub(super) struct Writer {
     /// `None`: the next record begins a segment.
     tail: Option<Tail>,
     /// Number of the next segment.
     next: u64,
     /// Whether the folder must be synced before the index may name the segment.
     new_name: bool,
-    unindexed_bytes: u64,
-    figures: State,
-    n_segments: u64,
-    failed: Option<String>,
+    pub(super) unindexed_bytes: u64,
+    pub(super) figures: State,
+    /// The figures as the index has them.
+    pub(super) committed: State,
+    pub(super) n_segments: u64,
+    pub(super) failed: Option<String>,
 }
 
 /// Where chunks lie: those that are not in the index yet, and the index as it was after the last flush.
 #[derive(Default)]
-struct View {
-    unindexed: BTreeMap<Key, Location>,
+pub(super) struct View {
+    pub(super) unindexed: BTreeMap<Key, Location>,
     /// Made when it is first needed after a flush, so that a `put` or `has` costs one descent of the tree.
-    indexed: Option<Snapshot>,
+    pub(super) indexed: Option<Snapshot>,
     /// Chunks that were read and are not what was written: not held, so that they are fetched or put again. What is not
-    /// noted here for want of room is reported at each read.
-    damaged: BTreeSet<Key>,
+    /// noted here for want of room is reported at each read. The index has the same set, as of its last commit.
+    pub(super) damaged: BTreeSet<Key>,
+    /// Chunks that are just leaving the index.
+    pub(super) condemned: BTreeSet<Key>,
     /// Chunks whose file outside of the store did not hold them when it was last read; looked at again before each
     /// answer, since the file may be put back. Bounded in the same way.
-    changed: BTreeSet<Key>,
+    pub(super) changed: BTreeSet<Key>,
+}
+
+impl View {
+    fn is_lost(&self, key: &Key) -> bool {
+        self.damaged.contains(key) || self.condemned.contains(key)
+    }
+
+    /// Where the last record of a chunk lies, damaged or not.
+    fn entry(&mut self, store: &SegmentStore, key: &Key) -> Result<Option<Location>, StoreError> {
+        if let Some(location) = self.unindexed.get(key) {
+            return Ok(Some(*location));
+        }
+        self.indexed = None;
+        self.indexed.insert(store.index().snapshot()?).get(key)
+    }
 }
 
 /// What the stored bytes of a record turned out to be.
-enum Payload {
+pub(super) enum Payload {
     /// The bytes of the chunk, as far as its key can say.
     Whole(Vec<u8>),
     /// Why they are none.
@@ -122,15 +146,23 @@ enum Payload {
 
 /// Chunks in segments below one folder. See the module.
 pub struct SegmentStore {
-    bounds: Bounds,
-    disk: Meter<Box<dyn Disk>>,
-    store: [u8; 16],
-    writer: Mutex<Writer>,
+    pub(super) bounds: Bounds,
+    pub(super) cache_bytes: usize,
+    pub(super) disk: Meter<Box<dyn Disk>>,
+    pub(super) store: [u8; 16],
+    pub(super) writer: Mutex<Writer>,
     // Before the index, which can only then end what the snapshot holds.
     view: RwLock<View>,
-    index: Index,
-    open: OpenSegments,
-    keyring: Option<Arc<Keyring>>,
+    pub(super) index: RwLock<Arc<Index>>,
+    pub(super) open: OpenSegments,
+    pub(super) keyring: Option<Arc<Keyring>>,
+    pub(super) collecting: Collecting,
+    pub(super) scrubbing: Mutex<Scrubbing>,
+}
+
+/// A lock that a panicking holder left is still good: every change under it is a whole step.
+pub(super) fn unpoisoned<T>(guard: LockResult<T>) -> T {
+    guard.unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for SegmentStore {
@@ -207,24 +239,41 @@ impl SegmentStore {
         let (store, figures) = index.state().map_err(advised)?;
         let next = next.max(figures.tail.map_or(0, |(number, _)| number + 1)).max(figures.sealed_from);
         let n_segments = numbers.len() as u64;
-        let writer =
-            Writer { tail: None, next, new_name: false, unindexed_bytes: 0, figures, n_segments, failed: None };
+        let writer = Writer {
+            tail: None,
+            next,
+            new_name: false,
+            unindexed_bytes: 0,
+            figures,
+            committed: figures,
+            n_segments,
+            failed: None,
+        };
+        let view = View { damaged: index.damaged().map_err(advised)?, ..View::default() };
         let opened = Self {
             bounds,
+            cache_bytes,
             disk,
             store,
             writer: Mutex::new(writer),
-            view: RwLock::default(),
-            index,
+            view: RwLock::new(view),
+            index: RwLock::new(Arc::new(index)),
             open: OpenSegments::default(),
             keyring,
+            collecting: Collecting::default(),
+            scrubbing: Mutex::default(),
         };
         opened.recover(&mut lock(&opened.writer), &numbers).map_err(advised)?;
         Ok(opened)
     }
 
+    /// The index that is in force.
+    pub(super) fn index(&self) -> Arc<Index> {
+        unpoisoned(self.index.read()).clone()
+    }
+
     /// What a chunk is called in this store.
-    fn key(&self, id: &ChunkId) -> Key {
+    pub(super) fn key(&self, id: &ChunkId) -> Key {
         match &self.keyring {
             None => Key::plain(id),
             Some(keyring) => Key::from_bytes(keyring.chunk_key(id)),
@@ -232,22 +281,26 @@ impl SegmentStore {
     }
 
     /// The key in the index of a record that was found in a segment.
-    fn key_of_record(&self, header: &RecordHeader) -> Key {
+    pub(super) fn key_of_record(&self, header: &RecordHeader) -> Key {
         if header.cipher.is_some() { header.key } else { self.key(&header.key.plain_id()) }
     }
 
     /// The key of a segment with a seal, if it has one.
-    fn segment_key(&self, number: u64, seal: Option<&SegmentSeal>) -> Result<Option<Arc<SegmentKey>>, StoreError> {
+    pub(super) fn segment_key(
+        &self,
+        number: u64,
+        seal: Option<&SegmentSeal>,
+    ) -> Result<Option<Arc<SegmentKey>>, StoreError> {
         let Some(seal) = seal else { return Ok(None) };
         let keyring = self.keyring.as_deref().ok_or_else(|| no_keys(number))?;
         keyring.segment_key(seal, &self.store, number).map(Arc::new).map(Some)
     }
 
-    fn view(&self) -> RwLockReadGuard<'_, View> {
+    pub(super) fn view(&self) -> RwLockReadGuard<'_, View> {
         self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+    pub(super) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -342,7 +395,9 @@ impl SegmentStore {
         if new {
             self.make_room(writer)?;
             // The name of the segment is durable since the index was opened.
-            self.add(writer, (number, offset), header, held);
+            self.add(writer, (number, offset), header, held)?;
+        } else {
+            writer.figures.dead_bytes += header.record_len();
         }
         writer.figures.tail = Some((number, offset + header.record_len()));
         Ok(new)
@@ -355,34 +410,44 @@ impl SegmentStore {
         (segment, offset): (u64, u64),
         header: &RecordHeader,
         replaced: Option<Location>,
-    ) {
+    ) -> Result<(), StoreError> {
         let RecordHeader { key, raw_len, stored_len, codec, cipher } = *header;
         let mut view = self.view_mut();
-        writer.unindexed_bytes += header.record_len();
-        writer.figures.stored_bytes += header.record_len();
+        // A damaged one is not held, and was counted all the same.
+        let replaced =
+            if replaced.is_none() && view.damaged.contains(&key) { view.entry(self, &key)? } else { replaced };
+        let location = Location { segment, offset, raw_len, stored_len, codec, cipher };
+        view.damaged.remove(&key);
         view.changed.remove(&key);
-        if replaced.is_some_and(|held| held.is_reference()) {
-            writer.figures.referenced_bytes = writer.figures.referenced_bytes.saturating_sub(u64::from(raw_len));
+        view.unindexed.insert(key, location);
+        writer.unindexed_bytes += header.record_len();
+        writer.figures.count(&location);
+        if let Some(replaced) = replaced {
+            writer.figures.discount(&replaced);
         }
-        if codec == RecordCodec::Reference {
-            writer.figures.referenced_bytes += u64::from(raw_len);
-        }
-        // One in place of a damaged one, or of a reference, was counted before.
-        if !view.damaged.remove(&key) && replaced.is_none() {
-            writer.figures.n_chunks += 1;
-            writer.figures.raw_bytes += u64::from(raw_len);
-        }
-        view.unindexed.insert(key, Location { segment, offset, raw_len, stored_len, codec, cipher });
+        Ok(())
     }
 
-    fn locate(&self, key: &Key) -> Result<Option<Location>, StoreError> {
+    /// Where a chunk lies that is held; whoever asks may build on the answer, which is noted.
+    pub(super) fn locate(&self, key: &Key) -> Result<Option<Location>, StoreError> {
+        self.find_and(key, |store| store.collecting.noted.note(key))
+    }
+
+    /// Where a chunk lies that is held, for who does not build on it.
+    pub(super) fn find(&self, key: &Key) -> Result<Option<Location>, StoreError> {
+        self.find_and(key, |_| ())
+    }
+
+    /// Looks a chunk up, after something that happens in the same moment.
+    fn find_and(&self, key: &Key, before: impl Fn(&Self)) -> Result<Option<Location>, StoreError> {
         {
             let view = self.view();
+            before(self);
+            if view.is_lost(key) {
+                return Ok(None);
+            }
             if let Some(location) = view.unindexed.get(key) {
                 return Ok(Some(*location));
-            }
-            if view.damaged.contains(key) {
-                return Ok(None);
             }
             // A snapshot ends when a failure makes the index open its file again; another one is then taken.
             if let Some(Ok(found)) = view.indexed.as_ref().map(|indexed| indexed.get(key)) {
@@ -390,26 +455,60 @@ impl SegmentStore {
             }
         }
         let mut view = self.view_mut();
-        if let Some(location) = view.unindexed.get(key) {
-            return Ok(Some(*location));
-        }
-        view.indexed = None;
-        view.indexed.insert(self.index.snapshot()?).get(key)
+        before(self);
+        if view.is_lost(key) { Ok(None) } else { view.entry(self, key) }
     }
 
-    /// Notes that the record of a chunk is damaged: the chunk is not held until it is put again.
-    fn note_damaged(&self, key: &Key, location: &Location) -> Result<(), StoreError> {
-        if self.locate(key)? != Some(*location) {
-            // It was put again meanwhile.
+    /// Notes durably that the record of a chunk is damaged: the chunk is not held until it is put again.
+    pub(super) fn note_damaged(&self, key: &Key, location: &Location) -> Result<(), StoreError> {
+        // Entries change only under this lock: it may have been put again meanwhile.
+        let mut writer = lock(&self.writer);
+        if self.find(key)? != Some(*location) {
             return Ok(());
         }
-        let mut view = self.view_mut();
-        if view.unindexed.get(key).is_none_or(|held| held == location)
-            && view.damaged.len() < self.bounds.unindexed_chunks
         {
-            view.unindexed.remove(key);
+            let mut view = self.view_mut();
+            if view.damaged.len() >= limits::MAX_DAMAGED {
+                return Ok(());
+            }
             view.damaged.insert(*key);
+            view.indexed = None;
         }
+        if writer.failed.is_some() {
+            return Ok(());
+        }
+        let (damaged, committed) = (self.view().damaged.clone(), writer.committed);
+        // Where there is no room for it, the next commit says it; until then this process knows it.
+        match self.index().commit(std::iter::empty(), &[], &damaged, &committed) {
+            Err(StoreError::Full(_)) => Ok(()),
+            noted => self.close_if_failed(&mut writer, noted),
+        }
+    }
+
+    /// Takes no more writes when the index does not any more; else it is as it was before.
+    fn close_if_failed<T>(&self, writer: &mut Writer, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        done.inspect_err(|error| {
+            if self.index().is_read_only() {
+                writer.failed = Some(error.to_string());
+            }
+        })
+    }
+
+    /// Removes entries from the index, durably. Their records are then of no use.
+    pub(super) fn remove_entries(&self, writer: &mut Writer, dead: &[(Key, Location)]) -> Result<(), StoreError> {
+        let (mut committed, mut figures) = (writer.committed, writer.figures);
+        for (_, location) in dead {
+            committed.discount(location);
+            figures.discount(location);
+        }
+        let mut damaged = self.view().damaged.clone();
+        for (key, _) in dead {
+            damaged.remove(key);
+        }
+        let keys: Vec<Key> = dead.iter().map(|(key, _)| *key).collect();
+        let removed = self.index().commit(std::iter::empty(), &keys, &damaged, &committed);
+        self.close_if_failed(writer, removed)?;
+        (writer.committed, writer.figures) = (committed, figures);
         Ok(())
     }
 
@@ -422,7 +521,7 @@ impl SegmentStore {
         Ok(())
     }
 
-    fn flush_locked(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) fn flush_locked(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if let Some(reason) = &writer.failed {
             return Err(StoreError::ReadOnly(reason.clone()));
         }
@@ -437,12 +536,10 @@ impl SegmentStore {
         }
         self.sync(writer)?;
         let entries = entries.iter().map(|(key, location)| (key, location));
-        self.index.commit(entries, &[], &writer.figures).inspect_err(|error| {
-            // Else the index is as it was before, and so is what waits.
-            if self.index.is_read_only() {
-                writer.failed = Some(error.to_string());
-            }
-        })?;
+        let damaged = self.view().damaged.clone();
+        let committed = self.index().commit(entries, &[], &damaged, &writer.figures);
+        self.close_if_failed(writer, committed)?;
+        writer.committed = writer.figures;
         writer.unindexed_bytes = 0;
         let mut view = self.view_mut();
         view.unindexed.clear();
@@ -451,7 +548,7 @@ impl SegmentStore {
     }
 
     /// Makes the segment being written durable.
-    fn sync(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) fn sync(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let synced = match &writer.tail {
             Some(tail) => tail.file.sync(),
             None => Ok(()),
@@ -494,6 +591,30 @@ impl SegmentStore {
             writer.new_name = true;
         }
         Ok(writer.tail.as_mut().expect("made above if there was none"))
+    }
+}
+
+/// The error that a record is not what was written.
+fn damaged(id: &ChunkId, location: &Location, what: &dyn std::fmt::Display) -> StoreError {
+    let place = format!("{} at {}", segment_name(location.segment), location.offset);
+    StoreError::Corrupt(format!("chunk {id} in {place}: {what}"))
+}
+
+/// Whether an error says that bytes that should be in a file are not there.
+pub(super) fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+}
+
+impl Writer {
+    /// Corrects what is known of bytes that nothing names.
+    pub(super) fn set_dead_bytes(&mut self, dead_bytes: u64) {
+        self.figures.dead_bytes = dead_bytes;
+        self.committed.dead_bytes = dead_bytes;
+    }
+
+    /// Counts bytes that were given back.
+    pub(super) fn freed(&mut self, bytes: u64) {
+        self.set_dead_bytes(self.figures.dead_bytes.saturating_sub(bytes));
     }
 }
 
@@ -540,7 +661,7 @@ fn headers(disk: &dyn Disk, numbers: &[u64], keyring: Option<&Keyring>) -> Resul
 
 impl SegmentStore {
     /// The bytes of a chunk as they were before they were sealed.
-    fn payload(&self, key: &Key, location: &Location) -> Result<Payload, StoreError> {
+    pub(super) fn payload(&self, key: &Key, location: &Location) -> Result<Payload, StoreError> {
         let file = self.open.get(&self.disk, location.segment)?;
         // The hash says more than header and checksum could.
         let mut payload = vec![0; location.stored_len as usize];
@@ -552,15 +673,6 @@ impl SegmentStore {
         };
         let opened = segment_key.open(&location.header(*key).place(cipher, location.offset), payload);
         Ok(opened.map_or(Payload::Damaged("these are not the bytes that were sealed there"), Payload::Whole))
-    }
-
-    /// Notes that a record is damaged; the error that says so.
-    fn damaged(&self, id: &ChunkId, location: &Location, what: &dyn std::fmt::Display) -> StoreError {
-        let place = format!("{} at {}", segment_name(location.segment), location.offset);
-        match self.note_damaged(&self.key(id), location) {
-            Ok(()) => StoreError::Corrupt(format!("chunk {id} in {place}: {what}")),
-            Err(error) => error,
-        }
     }
 
     /// The chunk at a place; or why it is not there.
@@ -610,7 +722,7 @@ impl SegmentStore {
     }
 
     /// Appends a record, sealed where there are keys, and notes it in place of `replaced`.
-    fn append(
+    pub(super) fn append(
         &self,
         writer: &mut Writer,
         key: Key,
@@ -643,12 +755,11 @@ impl SegmentStore {
         written.map_err(write_error)?;
         tail.len += header.record_len();
         writer.figures.tail = Some((number, tail.len));
-        self.add(writer, (number, offset), &header, replaced);
-        Ok(())
+        self.add(writer, (number, offset), &header, replaced)
     }
 
     /// The writer, unless the store is closed for writing.
-    fn writable(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+    pub(super) fn writable(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
         let writer = lock(&self.writer);
         match &writer.failed {
             Some(reason) => Err(StoreError::ReadOnly(reason.clone())),
@@ -682,7 +793,10 @@ impl ChunkStore for SegmentStore {
             // It may have been moved since it was looked up.
             let again = self.locate(&key)?;
             if again == Some(location) {
-                return Err(self.damaged(id, &location, &what));
+                self.note_damaged(&key, &location)?;
+                if self.find(&key)?.is_none_or(|now| now == location) {
+                    return Err(damaged(id, &location, &what));
+                }
             }
             found = again;
         }
@@ -723,9 +837,9 @@ impl ChunkStore for SegmentStore {
         let key = self.key(id);
         let Some(location) = self.locate(&key)?.filter(Location::is_reference) else { return Ok(None) };
         match self.payload(&key, &location)? {
-            Payload::Damaged(what) => Err(self.damaged(id, &location, &what)),
+            Payload::Damaged(what) => Err(damaged(id, &location, &what)),
             Payload::Whole(payload) => {
-                decode::<FilePlace>(&payload).map(Some).map_err(|error| self.damaged(id, &location, &error))
+                decode::<FilePlace>(&payload).map(Some).map_err(|error| damaged(id, &location, &error))
             }
         }
     }
@@ -737,6 +851,7 @@ impl ChunkStore for SegmentStore {
     fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
         let writer = lock(&self.writer);
         let disk = self.disk.figures();
+        let index_bytes = self.index().allocated()?;
         Ok(ChunkStoreStats {
             n_chunks: writer.figures.n_chunks,
             stored_bytes: writer.figures.stored_bytes,
@@ -745,6 +860,49 @@ impl ChunkStore for SegmentStore {
             fsyncs: disk.syncs,
             written_bytes: disk.written_bytes,
             referenced_bytes: writer.figures.referenced_bytes,
+            n_damaged: self.view().damaged.len() as u64,
+            allocated_bytes: writer.figures.stored_bytes
+                + writer.figures.dead_bytes
+                + writer.n_segments * SEGMENT_HEADER_LEN as u64
+                + index_bytes,
+            dead_bytes: writer.figures.dead_bytes,
+            index_bytes,
         })
+    }
+
+    fn lease(&self) -> Lease {
+        self.new_lease()
+    }
+
+    fn begin_gc(&self, filter_bytes: usize, seed: u64) -> Result<(), StoreError> {
+        self.begin_collection(filter_bytes, seed)
+    }
+
+    fn mark(&self, id: &ChunkId) {
+        self.mark_chunk(&self.key(id));
+    }
+
+    fn sweep_step(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError> {
+        self.sweep(rules, after)
+    }
+
+    fn reclaim_step(&self) -> Result<Option<Reclaimed>, StoreError> {
+        self.give_back()
+    }
+
+    fn end_gc(&self) {
+        self.end_collection();
+    }
+
+    fn scrub_step(&self, after: Option<ScrubCursor>, max_bytes: u64) -> Result<ScrubStep, StoreError> {
+        self.scrub(after.unwrap_or_default(), max_bytes)
+    }
+
+    fn is_damaged(&self, id: &ChunkId) -> Result<bool, StoreError> {
+        Ok(self.view().damaged.contains(&self.key(id)))
+    }
+
+    fn rebuild(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Rebuilt, StoreError> {
+        self.rebuild_index(progress)
     }
 }

@@ -88,9 +88,11 @@ impl SegmentStore {
         if writer.figures.tail.is_some_and(|(tail, _)| tail == number) {
             self.begin_segment(&mut writer)?;
         }
+        let freed = file.allocated()?;
         self.disk.remove(&segment_name(number)).map_err(write_error)?;
         self.open.forget(number);
         writer.n_segments -= 1;
+        writer.freed(freed);
         Ok(written_bytes)
     }
 
@@ -99,20 +101,17 @@ impl SegmentStore {
         let key = self.key_of_record(header);
         let RecordHeader { raw_len, stored_len, codec, cipher, .. } = *header;
         let location = Location { segment, offset, raw_len, stored_len, codec, cipher };
-        if self.locate(&key)? != Some(location) {
+        if self.find(&key)? != Some(location) {
             return Ok(0);
         }
         let Payload::Whole(payload) = self.payload(&key, &location)? else { return Ok(0) };
         let mut writer = self.writable()?;
         // It may have been found damaged, or put in place of a reference, meanwhile.
-        if self.locate(&key)? != Some(location) {
+        if self.find(&key)? != Some(location) {
             return Ok(0);
         }
-        let before = writer.figures.stored_bytes;
         self.append(&mut writer, key, (raw_len, codec), &payload, Some(location))?;
-        let written = writer.figures.stored_bytes - before;
-        writer.figures.stored_bytes -= header.record_len();
-        Ok(written)
+        Ok(self.find(&key)?.map_or(0, |moved| moved.record_len()))
     }
 
     /// Lets the index name the segment that takes the next record as the last one.
@@ -131,16 +130,12 @@ impl SegmentStore {
         loop {
             let mut figures = writer.figures;
             let mut lost = Vec::new();
-            self.index.snapshot()?.each(&mut |key, location| {
+            self.index().snapshot()?.each(&mut |key, location| {
                 if location.segment < sealed_from && lost.len() < MAX_REMOVED {
-                    let Location { raw_len, .. } = location;
                     lost.push(key);
-                    figures.n_chunks = figures.n_chunks.saturating_sub(1);
-                    figures.raw_bytes = figures.raw_bytes.saturating_sub(u64::from(raw_len));
-                    let record_len = location.header(key).record_len();
-                    figures.stored_bytes = figures.stored_bytes.saturating_sub(record_len);
-                    let referenced = if location.is_reference() { u64::from(raw_len) } else { 0 };
-                    figures.referenced_bytes = figures.referenced_bytes.saturating_sub(referenced);
+                    figures.discount(&location);
+                    // Its segment is gone.
+                    figures.dead_bytes = figures.dead_bytes.saturating_sub(location.record_len());
                 }
             })?;
             if lost.is_empty() {
@@ -156,13 +151,14 @@ impl SegmentStore {
 
     /// Removes entries from the index and sets the figures; nothing may wait to be flushed.
     fn commit(&self, writer: &mut Writer, removed: &[Key], figures: State) -> Result<(), StoreError> {
-        self.view_mut().indexed = None;
-        self.index.commit(std::iter::empty(), removed, &figures).inspect_err(|error| {
-            if self.index.is_read_only() {
-                writer.failed = Some(error.to_string());
-            }
-        })?;
-        writer.figures = figures;
+        let damaged = {
+            let mut view = self.view_mut();
+            view.indexed = None;
+            view.damaged.iter().filter(|key| !removed.contains(key)).copied().collect()
+        };
+        let committed = self.index().commit(std::iter::empty(), removed, &damaged, &figures);
+        self.close_if_failed(writer, committed)?;
+        (writer.figures, writer.committed) = (figures, figures);
         self.view_mut().indexed = None;
         Ok(())
     }

@@ -1,0 +1,460 @@
+//! Garbage collection: what nobody marked leaves the index, and then its space is given back.
+//!
+//! Invariant: bytes are given up only where no durable entry of the index names them. A sweep commits the removal first; a
+//! hole is punched, and a file removed, only below the segment up to which the index holds, where no record can be that an
+//! entry to come will name; a segment is removed after a rewriting only when the new places of its records are durable. So
+//! a cut at any step leaves garbage at worst, and the next collection finds it.
+//!
+//! A chunk that is put or found while a collection goes on, or while a lease is out, is noted in the same moment in which
+//! it is looked up, so that it is either noted before the last look of the sweep or not found any more.
+//!
+//! Memory: the marks, the time of each segment, the places of [`RECLAIM_RECORDS`](limits::RECLAIM_RECORDS) records.
+//! Deliberately absent: what is in use, which the catalog knows, and time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bib_core::limits;
+use bib_core::port::{Lease, Reclaim, Reclaimed, ScrubCursor, StoreError, SweepCursor, SweepRules, SweepStep};
+use bib_core::time::Timestamp;
+
+use super::filter::Filter;
+use super::format::{Key, Location, SEGMENT_HEADER_LEN};
+use super::segments::{Found, header, segment_name, segment_number};
+use super::store::{SegmentStore, unpoisoned};
+use crate::database::{lock, write_error};
+use crate::disk::{Disk, DiskFile};
+
+/// Unit in which file systems give space back, in bytes. Where it is larger, less is given back.
+const BLOCK: u64 = 4_096;
+
+/// What is noted of chunks that are put or found.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Of the collection that goes on: also what was marked.
+    marked: Option<Arc<Filter>>,
+    /// Of leases, the oldest first.
+    leases: VecDeque<Arc<Filter>>,
+}
+
+/// See [`Notes`].
+#[derive(Debug, Default)]
+pub(super) struct Noted(RwLock<Notes>);
+
+impl Noted {
+    fn read(&self) -> RwLockReadGuard<'_, Notes> {
+        unpoisoned(self.0.read())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Notes> {
+        unpoisoned(self.0.write())
+    }
+
+    /// Notes a chunk that somebody may build on.
+    pub(super) fn note(&self, key: &Key) {
+        let notes = self.read();
+        for filter in notes.marked.iter().chain(notes.leases.back()) {
+            filter.insert(key);
+        }
+    }
+
+    /// Notes it for the collection alone.
+    fn mark(&self, key: &Key) {
+        if let Some(marked) = &self.read().marked {
+            marked.insert(key);
+        }
+    }
+
+    /// A lease; the notes are kept as long as it, or one that is older, lives.
+    fn lease(&self, seed: u64) -> Lease {
+        let mut notes = self.write();
+        // The oldest ones first: one that is older may still note into a newer one.
+        while notes.leases.front().is_some_and(|filter| Arc::strong_count(filter) == 1) {
+            notes.leases.pop_front();
+        }
+        let wants_new = notes.leases.back().is_none_or(|newest| newest.is_full());
+        if wants_new && notes.leases.len() < limits::MAX_LEASE_FILTERS {
+            notes.leases.push_back(Arc::new(Filter::new(limits::LEASE_FILTER_BYTES, seed)));
+        }
+        Lease::new(notes.leases.back().expect("made above if there was none").clone())
+    }
+}
+
+/// A collection that goes on.
+#[derive(Debug)]
+struct Collection {
+    marked: Arc<Filter>,
+    /// Notes of the leases that were out when it began, kept though the leases end.
+    kept: Vec<Arc<Filter>>,
+    /// When each segment was first known.
+    segments: BTreeMap<u64, Timestamp>,
+    space: Option<Space>,
+}
+
+impl Collection {
+    fn keeps(&self, key: &Key) -> bool {
+        self.marked.contains(key) || self.kept.iter().any(|filter| filter.contains(key))
+    }
+}
+
+/// A record in use: first byte, length, chunk.
+type Used = (u64, u64, Key);
+
+/// What of the segments can be given back.
+#[derive(Debug)]
+struct Space {
+    /// Segments that hold something that is not in use, with the records that are, in order.
+    todo: VecDeque<(u64, u64)>,
+    /// Records in use of the segments that come next.
+    window: BTreeMap<u64, Vec<Used>>,
+    /// Whether there was no room for copies.
+    is_full: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Collecting {
+    pub(super) noted: Noted,
+    collection: std::sync::Mutex<Option<Collection>>,
+    /// Files have no holes here.
+    no_holes: std::sync::atomic::AtomicBool,
+}
+
+fn none_goes_on() -> StoreError {
+    StoreError::Io(io::Error::other("no collection goes on"))
+}
+
+/// Bytes of the blocks of a segment of `len` bytes in which something is in use, and the holes between them. `live` is
+/// first byte and length of each record, in order.
+fn holes(live: impl IntoIterator<Item = (u64, u64)>, len: u64) -> (u64, Vec<(u64, u64)>) {
+    let (mut used, mut holes) = (0, Vec::new());
+    // The header is one of the things in use.
+    let mut end = 0;
+    for (from, record_len) in std::iter::once((0, SEGMENT_HEADER_LEN as u64)).chain(live) {
+        let (first, last) = (from / BLOCK, (from + record_len).div_ceil(BLOCK));
+        if first > end {
+            holes.push((end * BLOCK, (first - end) * BLOCK));
+        }
+        used += last.saturating_sub(first.max(end));
+        end = end.max(last);
+    }
+    if len > end * BLOCK {
+        holes.push((end * BLOCK, len - end * BLOCK));
+    }
+    (used * BLOCK, holes)
+}
+
+impl SegmentStore {
+    pub(super) fn begin_collection(&self, filter_bytes: usize, seed: u64) -> Result<(), StoreError> {
+        let mut collection = lock(&self.collecting.collection);
+        if collection.is_some() {
+            return Err(StoreError::Locked("another collection goes on".to_owned()));
+        }
+        let marked = Arc::new(Filter::new(filter_bytes, seed));
+        let mut notes = self.collecting.noted.write();
+        notes.marked = Some(marked.clone());
+        let kept = notes.leases.iter().cloned().collect();
+        *collection = Some(Collection { marked, kept, segments: BTreeMap::new(), space: None });
+        Ok(())
+    }
+
+    pub(super) fn end_collection(&self) {
+        let mut collection = lock(&self.collecting.collection);
+        self.collecting.noted.write().marked = None;
+        *collection = None;
+    }
+
+    /// Does something while no collection goes on, and none begins.
+    pub(super) fn without_collection<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let collection = lock(&self.collecting.collection);
+        if collection.is_some() {
+            return Err(StoreError::Locked("a collection goes on".to_owned()));
+        }
+        work()
+    }
+
+    pub(super) fn mark_chunk(&self, key: &Key) {
+        self.collecting.noted.mark(key);
+    }
+
+    pub(super) fn new_lease(&self) -> Lease {
+        // Each store has another one, and it is known to nobody.
+        let seed = u64::from_le_bytes(*self.store.first_chunk().expect("16 bytes are more than 8"));
+        self.collecting.noted.lease(seed)
+    }
+
+    /// Numbers of the segments that are there.
+    pub(super) fn segment_numbers(&self) -> Result<Vec<u64>, StoreError> {
+        let mut numbers: Vec<u64> = self.disk.list()?.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Since when each segment is known; those that are new are from now on, and so is one that will be known only later:
+    /// then the clock was wrong.
+    fn note_segments(&self, rules: &SweepRules) -> Result<BTreeMap<u64, Timestamp>, StoreError> {
+        let known = self.index().segments()?;
+        let numbers = self.segment_numbers()?;
+        let since = |number: &u64| known.get(number).copied().filter(|since| *since <= rules.now);
+        let segments: BTreeMap<u64, Timestamp> =
+            numbers.iter().map(|number| (*number, since(number).unwrap_or(rules.now))).collect();
+        if !rules.dry_run && segments != known {
+            let _writer = self.writable()?;
+            self.index().set_segments(&known, &segments)?;
+        }
+        Ok(segments)
+    }
+
+    pub(super) fn sweep(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError> {
+        let mut collection = lock(&self.collecting.collection);
+        let collection = collection.as_mut().ok_or_else(none_goes_on)?;
+        if after.is_none() {
+            collection.segments = self.note_segments(rules)?;
+        }
+        // Entries change only under this lock.
+        let mut writer = self.writable()?;
+        let is_old = |segment: u64| {
+            let since = collection.segments.get(&segment).copied().unwrap_or(rules.now);
+            since.saturating_add(rules.min_age) <= rules.now
+        };
+        let mut step = SweepStep::default();
+        let mut dead: Vec<(Key, Location)> = Vec::new();
+        let entries = self.index().snapshot()?.page(after.map(|cursor| cursor.0), rules.max_chunks)?;
+        if entries.len() >= rules.max_chunks.max(1) {
+            step.next = entries.last().map(|(key, _)| SweepCursor(*key.as_bytes()));
+        }
+        for (key, location) in entries {
+            step.seen += 1;
+            if collection.keeps(&key) {
+                continue;
+            }
+            if is_old(location.segment) {
+                dead.push((key, location));
+            } else {
+                step.young_chunks += 1;
+                step.young_bytes += location.record_len();
+            }
+        }
+        {
+            let mut view = self.view_mut();
+            // Whoever looks a chunk up from here on does not find what is given up; whoever did before has noted it.
+            dead.retain(|(key, _)| !collection.keeps(key) && !view.unindexed.contains_key(key));
+            if !rules.dry_run {
+                view.condemned = dead.iter().map(|(key, _)| *key).collect();
+                view.indexed = None;
+            }
+        }
+        step.dead_chunks = dead.len() as u64;
+        step.dead_bytes = dead.iter().map(|(_, location)| location.record_len()).sum();
+        if rules.dry_run || dead.is_empty() {
+            return Ok(step);
+        }
+        let removed = self.remove_entries(&mut writer, &dead);
+        let mut view = self.view_mut();
+        view.condemned = BTreeSet::new();
+        view.indexed = None;
+        removed?;
+        for (key, _) in &dead {
+            view.damaged.remove(key);
+            view.changed.remove(key);
+        }
+        Ok(step)
+    }
+
+    pub(super) fn give_back(&self) -> Result<Option<Reclaimed>, StoreError> {
+        let mut collection = lock(&self.collecting.collection);
+        let collection = collection.as_mut().ok_or_else(none_goes_on)?;
+        if collection.space.is_none() {
+            collection.space = Some(self.find_space()?);
+        }
+        let space = collection.space.as_mut().expect("found above if it was not");
+        while let Some((segment, n_records)) = space.todo.pop_front() {
+            if n_records > 0 && !space.window.contains_key(&segment) {
+                space.window = self.places(segment, n_records, &space.todo)?;
+            }
+            let live = space.window.remove(&segment).unwrap_or_default();
+            match self.give_back_segment(segment, &live, &mut space.is_full) {
+                Ok(None) => {}
+                Ok(reclaimed) => return Ok(reclaimed),
+                // Somebody else has removed it.
+                Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks where space can be given back. Only below the segment up to which the index holds: every whole record there is
+    /// in the index or of no use.
+    fn find_space(&self) -> Result<Space, StoreError> {
+        let below = lock(&self.writer).committed.tail.map_or(0, |(segment, _)| segment);
+        let mut live: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        self.index().snapshot()?.each(&mut |_, location| {
+            let (n, bytes) = live.entry(location.segment).or_default();
+            *n += 1;
+            *bytes += location.record_len();
+        })?;
+        let (mut todo, mut dead_bytes) = (VecDeque::new(), 0);
+        for segment in self.segment_numbers()? {
+            let (n, bytes) = live.get(&segment).copied().unwrap_or_default();
+            let file = self.disk.open(&segment_name(segment), false)?;
+            let dead = file.allocated()?.saturating_sub(bytes + SEGMENT_HEADER_LEN as u64);
+            dead_bytes += dead;
+            if segment < below && (n == 0 || dead > BLOCK) && self.is_ours(file.as_ref(), segment)? {
+                todo.push_back((segment, n));
+            }
+        }
+        // What was counted on the way is as good as what was known at each step; this is what there is.
+        lock(&self.writer).set_dead_bytes(dead_bytes);
+        Ok(Space { todo, window: BTreeMap::new(), is_full: false })
+    }
+
+    /// Places of the records in use of a segment, and of as many of those to come as may be held.
+    fn places(
+        &self,
+        segment: u64,
+        n_records: u64,
+        todo: &VecDeque<(u64, u64)>,
+    ) -> Result<BTreeMap<u64, Vec<Used>>, StoreError> {
+        let mut room = (limits::RECLAIM_RECORDS as u64).saturating_sub(n_records);
+        let mut window = BTreeMap::from([(segment, Vec::new())]);
+        for (next, n) in todo {
+            if *n > room {
+                break;
+            }
+            room -= n;
+            window.insert(*next, Vec::new());
+        }
+        self.index().snapshot()?.each(&mut |key, location| {
+            if let Some(places) = window.get_mut(&location.segment) {
+                places.push((location.offset, location.record_len(), key));
+            }
+        })?;
+        window.values_mut().for_each(|places| places.sort_unstable());
+        Ok(window)
+    }
+
+    /// Whether a segment has a header of this store.
+    fn is_ours(&self, file: &dyn DiskFile, number: u64) -> Result<bool, StoreError> {
+        Ok(matches!(header(file, number, self.store)?, Found::Expected(_)))
+    }
+
+    fn give_back_segment(
+        &self,
+        segment: u64,
+        live: &[Used],
+        is_full: &mut bool,
+    ) -> Result<Option<Reclaimed>, StoreError> {
+        let file = self.disk.open(&segment_name(segment), false)?;
+        let before = file.allocated()?;
+        let done = |action, freed_bytes, written_bytes| {
+            lock(&self.writer).freed(freed_bytes);
+            Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes }))
+        };
+        if live.is_empty() {
+            self.unlink(segment)?;
+            return done(Reclaim::Unlinked, before, 0);
+        }
+        let live_bytes: u64 = live.iter().map(|(_, len, _)| len).sum();
+        let (used, holes) = holes(live.iter().map(|(offset, len, _)| (*offset, *len)), file.len()?);
+        let no_holes = &self.collecting.no_holes;
+        let mut after = before;
+        if before > used && !no_holes.load(std::sync::atomic::Ordering::Relaxed) {
+            after = match Self::punch(file.as_ref(), &holes) {
+                Ok(()) => file.allocated()?,
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    log::info!("files have no holes here: space is given back by copying");
+                    no_holes.store(true, std::sync::atomic::Ordering::Relaxed);
+                    before
+                }
+                Err(error) => return Err(write_error(error)),
+            };
+        }
+        // Copying wears the medium: only for much more than is copied. Small records leave many blocks half in use.
+        let is_worth = if after > used { live_bytes * 2 < after } else { live_bytes * 4 < after };
+        if is_worth && !*is_full {
+            match self.copy_records(segment, live) {
+                Ok(true) => {
+                    self.unlink(segment)?;
+                    return done(Reclaim::Rewritten, before.saturating_sub(live_bytes), live_bytes);
+                }
+                // Something in it is damaged: what is there stays for whoever can make use of it.
+                Ok(false) => {}
+                Err(StoreError::Full(why)) => {
+                    log::warn!(why = why.as_str(); "no room to copy what is in use of segments that are mostly not");
+                    *is_full = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if after < before { done(Reclaim::Punched, before - after, 0) } else { Ok(None) }
+    }
+
+    fn punch(file: &dyn DiskFile, holes: &[(u64, u64)]) -> io::Result<()> {
+        for (offset, len) in holes {
+            file.punch(*offset, *len)?;
+        }
+        file.sync()
+    }
+
+    fn unlink(&self, segment: u64) -> Result<(), StoreError> {
+        self.open.forget(segment);
+        self.disk.remove(&segment_name(segment)).map_err(write_error)?;
+        self.disk.sync_folder().map_err(write_error)?;
+        lock(&self.writer).n_segments -= 1;
+        Ok(())
+    }
+
+    /// Copies records to the end of the store, durably; `false` when one of them cannot be read as it was written.
+    fn copy_records(&self, segment: u64, live: &[Used]) -> Result<bool, StoreError> {
+        for (offset, _, key) in live {
+            if !self.copy_record(key, ScrubCursor { segment, offset: *offset })? {
+                return Ok(false);
+            }
+        }
+        self.flush_locked(&mut lock(&self.writer))?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_whole_blocks_between_what_is_in_use() {
+        assert_eq!(holes([], 10_000), (4_096, vec![(4_096, 5_904)]));
+        assert_eq!(holes([(64, 4_032)], 4_096), (4_096, vec![]));
+        assert_eq!(holes([(64, 4_033)], 4_097), (8_192, vec![]));
+        assert_eq!(holes([(20_000, 100)], 30_000), (8_192, vec![(4_096, 12_288), (20_480, 9_520)]));
+        let live = [(100, 10), (200, 10), (9_000, 8_000), (17_000, 10)];
+        assert_eq!(holes(live, 17_010), (16_384, vec![(4_096, 4_096)]));
+    }
+
+    #[test]
+    fn no_byte_in_use_is_in_a_hole() {
+        let mut seed = 1_u64;
+        let mut next = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        for _ in 0..500 {
+            let (mut at, mut live) = (SEGMENT_HEADER_LEN as u64, Vec::new());
+            for _ in 0..next(20) {
+                let len = 57 + next(20_000);
+                if next(2) == 0 {
+                    live.push((at, len));
+                }
+                at += len;
+            }
+            let (used, holes) = holes(live.iter().copied(), at);
+            let freed: u64 = holes.iter().map(|(_, len)| len).sum();
+            assert!(used + freed >= at && used + freed < at + BLOCK);
+            for (from, len) in holes {
+                assert!(from >= SEGMENT_HEADER_LEN as u64 && from % BLOCK == 0);
+                assert!(live.iter().all(|(start, record)| start + record <= from || *start >= from + len));
+            }
+        }
+    }
+}

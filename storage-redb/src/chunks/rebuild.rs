@@ -1,0 +1,131 @@
+//! The index made anew from the segments alone, while the store is open.
+//!
+//! Writers wait; readers go on with the old index until the new one is whole and has its name. Of a chunk with several
+//! records the last whole one counts, and none that is a reference beside one with the bytes. What a collection has taken
+//! out of the index and not given back yet comes back, and goes with the next one.
+//!
+//! Memory: [`REBUILD_BATCH`](limits::REBUILD_BATCH) entries, and one record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bib_core::limits;
+use bib_core::port::{Rebuilt, StoreError};
+
+use super::format::{Key, Location, RecordHeader, SEGMENT_HEADER_LEN};
+use super::index::{Index, NewIndex, State};
+use super::recovery;
+use super::segments::{self, Found, segment_name};
+use super::store::{SegmentStore, unpoisoned};
+use crate::database::{lock, write_error};
+use crate::disk::Disk;
+
+/// Entries on their way into a new index.
+struct Batch<'a> {
+    index: &'a NewIndex<'a>,
+    entries: BTreeMap<Key, Location>,
+    state: State,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, key: Key, new: Location) -> Result<(), StoreError> {
+        self.state.count(&new);
+        match self.entries.get(&key) {
+            Some(held) if new.is_reference() && !held.is_reference() => self.state.discount(&new),
+            held => {
+                if let Some(held) = held {
+                    self.state.discount(held);
+                }
+                self.entries.insert(key, new);
+            }
+        }
+        if self.entries.len() >= limits::REBUILD_BATCH { self.put() } else { Ok(()) }
+    }
+
+    fn put(&mut self) -> Result<(), StoreError> {
+        let state = &mut self.state;
+        self.index.add(&self.entries, &mut |gone| state.discount(gone))?;
+        self.entries.clear();
+        Ok(())
+    }
+}
+
+impl SegmentStore {
+    pub(super) fn rebuild_index(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Rebuilt, StoreError> {
+        self.without_collection(|| {
+            // A scrub knows places of the old one.
+            let mut scrubbing = lock(&self.scrubbing);
+            let mut writer = self.writable()?;
+            self.sync(&mut writer)?;
+            let old = self.index();
+            let segments = old.segments().unwrap_or_default();
+            let before = State { dead_bytes: 0, n_chunks: 0, stored_bytes: 0, raw_bytes: 0, ..writer.figures };
+            let before = State { referenced_bytes: 0, ..before };
+            let (mut state, mut lost) = (before, 0);
+            let keys = (self.keyring.as_deref(), before.sealed_from);
+            let (cache, recent) = (self.cache_bytes, self.bounds.recent_entries);
+            let new = Index::make_anew(&self.disk, cache, self.store, recent, keys, |index| {
+                let mut batch = Batch { index, entries: BTreeMap::new(), state: before };
+                self.read_segments(&mut batch, progress)?;
+                batch.put()?;
+                state = batch.state;
+                lost = lost_in(&old, index).unwrap_or_default();
+                index.end(&segments, &self.view().damaged, &state)
+            })?;
+            let damaged = new.damaged()?;
+            let mut view = self.view_mut();
+            view.indexed = None;
+            view.unindexed.clear();
+            view.damaged = damaged;
+            *unpoisoned(self.index.write()) = Arc::new(new);
+            (writer.figures, writer.committed, writer.unindexed_bytes) = (state, state, 0);
+            *scrubbing = Default::default();
+            log::info!(chunks = state.n_chunks, lost = lost; "the index of the chunk store was made anew");
+            Ok(Rebuilt { chunks: state.n_chunks, bytes: state.stored_bytes, lost })
+        })
+    }
+
+    fn read_segments(&self, batch: &mut Batch<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StoreError> {
+        let numbers = self.segment_numbers()?;
+        let mut total = 0;
+        for number in &numbers {
+            total += self.disk.open(&segment_name(*number), false)?.len()?;
+        }
+        let mut done = 0;
+        for number in numbers {
+            let file = self.disk.open(&segment_name(number), false)?;
+            file.settle().map_err(write_error)?;
+            let seal = match segments::header(file.as_ref(), number, self.store)? {
+                Found::Expected(seal) => seal,
+                Found::Newer(version) => return Err(segments::newer(number, version)),
+                Found::Other(_) => continue,
+                Found::Torn | Found::Damaged => None,
+            };
+            let key = self.segment_key(number, seal.as_ref())?;
+            let mut found = |header: RecordHeader, offset| {
+                let RecordHeader { raw_len, stored_len, codec, cipher, .. } = header;
+                progress(done + offset, total);
+                batch.add(
+                    self.key_of_record(&header),
+                    Location { segment: number, offset, raw_len, stored_len, codec, cipher },
+                )
+            };
+            recovery::records(&self.disk, file.as_ref(), key.as_deref(), SEGMENT_HEADER_LEN as u64, &mut found)?;
+            done += file.len()?;
+            progress(done, total);
+        }
+        Ok(())
+    }
+}
+
+/// Entries of an index that another one has not.
+fn lost_in(old: &Index, new: &NewIndex<'_>) -> Result<u64, StoreError> {
+    let old = old.snapshot()?;
+    let (mut after, mut lost) = (None, 0);
+    loop {
+        let page = old.page(after, limits::REBUILD_BATCH)?;
+        let Some((last, _)) = page.last() else { return Ok(lost) };
+        after = Some(*last.as_bytes());
+        lost += page.len() as u64 - new.count(page.iter().map(|(key, _)| *key))?;
+    }
+}
