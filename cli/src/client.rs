@@ -109,6 +109,11 @@ impl Client {
         }
     }
 
+    /// The node at the other end.
+    pub(crate) const fn node(&self) -> NodeId {
+        self.node
+    }
+
     fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
         self.reader
             .get_ref()

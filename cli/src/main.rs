@@ -9,7 +9,6 @@ mod client;
 mod clone;
 mod commands;
 mod config;
-#[allow(dead_code, reason = "the verbs that need it come with what they care for")]
 mod daemon;
 mod datapackage;
 mod error;

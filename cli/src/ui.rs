@@ -1,11 +1,12 @@
 //! The only writer to stdout and stderr. Results go to stdout, everything else to stderr; what a machine reads is
 //! never coloured, and a reader that goes away ends the command quietly.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use bib_core::api::Failure;
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
+use zeroize::Zeroizing;
 
 use crate::error::{CliError, Result, default_hint};
 
@@ -13,6 +14,8 @@ use crate::error::{CliError, Result, default_hint};
 const DEFAULT_WIDTH: usize = 80;
 /// Narrower terminals get lines that wrap.
 const MIN_WIDTH: usize = 40;
+/// Longest line that is typed, in bytes: what a terminal hands over at once.
+const MAX_ANSWER: usize = 4_096;
 
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,9 +170,27 @@ impl Ui {
             .unwrap_or(DEFAULT_WIDTH)
     }
 
+    /// Whether there is somebody to ask.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.err_is_terminal && io::stdin().is_terminal()
+    }
+
+    /// Asks for a line on the terminal, which shows what is typed; `None` at the end of the input.
+    pub(crate) fn ask(&self, question: &str) -> Result<Option<Zeroizing<String>>> {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{question}").and_then(|()| err.flush());
+        let mut answer = Zeroizing::new(String::with_capacity(MAX_ANSWER));
+        let n_bytes = io::stdin()
+            .lock()
+            .take(MAX_ANSWER as u64)
+            .read_line(&mut answer)
+            .map_err(|error| CliError::io("read", "the terminal", &error))?;
+        Ok((n_bytes > 0).then_some(answer))
+    }
+
     /// Asks a yes-or-no question on the terminal; without one, the answer is the error.
     pub(crate) fn confirm(&self, question: &str) -> Result<bool> {
-        if !(self.err_is_terminal && io::stdin().is_terminal()) {
+        if !self.can_ask() {
             return Err(CliError::new(
                 bib_core::api::ErrorCode::Precondition,
                 format!("{question} There is no terminal to ask on"),

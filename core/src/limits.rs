@@ -418,6 +418,8 @@ pub const MAX_SHARE_LINE: usize = 512;
 /// Names of an encrypted catalog that a scan holds to show them in order; where more lie in its range, it reads them
 /// again. Some 400 bytes each, and at most one scan for each level of topics at a time.
 pub const MAX_SORTED_NAMES: usize = 1_024;
+/// Bytes that are read for shares: as many of the longest as there can be, with remarks between them.
+pub const MAX_SHARES_TEXT: usize = 32 << 10;
 /// Data keys of a node: one a week for twenty years.
 pub const MAX_DATA_KEYS: usize = 1_024;
 /// Longest file of a node's keys, in bytes: [`MAX_DATA_KEYS`] of 80 bytes and what is beside them.

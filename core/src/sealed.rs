@@ -52,6 +52,14 @@ fn cipher(okm: &[u8; KEY_LEN + NONCE_LEN]) -> (Aes256Gcm, [u8; NONCE_LEN]) {
     (cipher, nonce.try_into().expect("the rest has 12 bytes"))
 }
 
+/// Whether a box can be closed for the owner of an Ed25519 public key.
+///
+/// # Errors
+/// [`SealError::WeakKey`] when the public key is none that somebody can have.
+pub fn check_recipient(to: &[u8; 32]) -> Result<(), SealError> {
+    x25519_public(to).map(drop).ok_or(SealError::WeakKey)
+}
+
 /// Closes a box for the owner of an Ed25519 public key. `ephemeral` is 32 random bytes, never used twice.
 ///
 /// # Errors
@@ -168,6 +176,7 @@ mod tests {
         for weak in [[0; 32], small_order, [2; 32]] {
             let refused = seal(&weak, INFO, b"", b"secret", Zeroizing::new([9; 32]));
             assert_eq!(refused, Err(SealError::WeakKey), "{weak:?}");
+            assert_eq!(check_recipient(&weak), Err(SealError::WeakKey), "{weak:?}");
         }
         // A box whose ephemeral key leaves the owner no say.
         let mut forged = sealed();

@@ -303,7 +303,7 @@ mod tests {
 
     fn fixture(files: &[(&str, usize)], with_content: bool) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path(), &Budget::of(MIN_MEMORY), Pool::new(1)).unwrap();
+        let (store, _) = Store::open(dir.path(), &Budget::of(MIN_MEMORY), Pool::new(1), None).unwrap();
         let stores = store.stores();
         let mut chunks = Vec::new();
         let mut sink = |piece: Piece| {

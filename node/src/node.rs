@@ -3,15 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use async_channel::Receiver;
 use async_executor::Task;
 use async_io::Timer;
 use bib_core::api::{ErrorCode, Event, Failure, Request, UploadPart};
 use bib_core::id::{NodeId, UserId};
+use bib_core::key::SecretKey;
 use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, STORE_STOP};
 use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
@@ -29,10 +31,12 @@ use crate::identity::{self, IdentityError};
 use crate::mailbox::Mailbox;
 use crate::net::{Net, NetConfig, NetError};
 use crate::network::Network;
-use crate::runtime::{Clock, Pool, Shutdown, Signal, Spawner};
+use crate::runtime::{Clock, Pool, Shutdown, Signal, Spawner, timestamp};
 use crate::service::admin;
+use crate::service::keys::Keys;
 use crate::space::Allowed;
 use crate::store::{Store, StoreThread};
+use crate::vault::{Vault, VaultError};
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,15 @@ pub enum NodeError {
     /// The identity cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The keys of what is stored cannot be used.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// What is stored is encrypted and the configuration says that it is not.
+    #[error("what this node stores is encrypted, and `crypto.enabled` is false")]
+    Encrypted,
+    /// What is stored is encrypted and its keys are lost.
+    #[error("what this node stores is encrypted, and its keys `{}` are absent", .0.display())]
+    KeysLost(PathBuf),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,6 +81,13 @@ impl NodeError {
                 "choose another one with `--data-dir <folder>`, or make it for this user".to_owned()
             }
             Self::Identity(error) => error.hint(),
+            Self::Vault(error) => error.hint(),
+            Self::Encrypted => {
+                "set `crypto.enabled = true`; encryption is not turned off again: for a plain node make \
+                                a new one and fetch its data there"
+                    .to_owned()
+            }
+            Self::KeysLost(_) => "put a copy of that file in its place; shares of the key do not replace it".to_owned(),
             Self::Socket(error) => error.hint(),
             Self::Net(_) => "choose other addresses with `--listen <multiaddr>`; port 0 takes any free one".to_owned(),
             Self::Store(StoreError::Full(_)) => "free space on the disk (`df -h` shows where)".to_owned(),
@@ -90,6 +110,8 @@ pub(crate) struct Context {
     pub(crate) spawner: Spawner,
     pub(crate) pool: Pool,
     pub(crate) store: Store,
+    /// Its keys, when it is encrypted.
+    pub(crate) keys: Option<Arc<Keys>>,
     pub(crate) network: Network,
     pub(crate) fetches: Fetches,
     /// What waits for the machines of the catalog.
@@ -173,7 +195,9 @@ impl NodeBuilder {
 
         let budget = Budget::of(config.memory);
         let pool = Pool::new(budget.pool_threads);
-        let (store, store_thread) = Store::open(&data_dir, &budget, pool.clone())?;
+        let keys = keys(&data_dir, config.encrypt, &key, &budget)?;
+        let keyring = keys.as_ref().map(|keys| keys.keyring.clone());
+        let (store, store_thread) = Store::open(&data_dir, &budget, pool.clone(), keyring)?;
         let figures = store.stores().chunks().stats()?;
         log::info!(chunks = figures.n_chunks, stored_bytes = figures.stored_bytes; "store");
 
@@ -200,6 +224,7 @@ impl NodeBuilder {
             spawner: spawner.clone(),
             pool,
             store,
+            keys: keys.map(Arc::new),
             network: Network::new(orders),
             fetches: Fetches::default(),
             mailbox: Mailbox::new(budget.mailbox_bytes),
@@ -228,6 +253,34 @@ impl NodeBuilder {
         let control = spawner.spawn("control", accept(ctx.clone(), listener));
         Ok(Node { ctx, socket, tasks, control, store_thread })
     }
+}
+
+/// The keys of what is stored, if it is encrypted. They are made, and on the disk, before the first byte is.
+fn keys(data_dir: &Path, encrypt: bool, identity: &SecretKey, budget: &Budget) -> Result<Option<Keys>, NodeError> {
+    let vault = match (encrypt, Vault::open(data_dir, identity)?) {
+        (false, None) => return Ok(None),
+        (false, Some(_)) => return Err(NodeError::Encrypted),
+        (true, Some(vault)) => vault,
+        // New keys beside a store that needs others would only hide what is wrong.
+        (true, None) if Store::is_sealed(data_dir, budget)? => {
+            return Err(NodeError::KeysLost(Vault::path_in(data_dir)));
+        }
+        (true, None) => {
+            let vault = Vault::create(data_dir, identity, timestamp())?;
+            log::info!("keys for what is stored were made");
+            vault
+        }
+    };
+    let keyring = Arc::new(vault.keyring()?);
+    let figures = vault.figures();
+    log::info!(
+        cipher:? = keyring.cipher(), generation = figures.generation, data_keys = figures.data_keys.len();
+        "what is stored is encrypted"
+    );
+    if figures.split.is_none_or(|split| split.is_stale) {
+        log::warn!("nobody has shares of the key: if identity.pem is lost, so is the data; `bib admin keys split`");
+    }
+    Ok(Some(Keys { vault, keyring }))
 }
 
 /// A running node.

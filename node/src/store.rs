@@ -20,7 +20,9 @@ use bib_core::chunk::{Chunk, ChunkError};
 use bib_core::command::{Applied, Command, Origin};
 use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, KeyRange, Order, StoreError, Table, Visit};
 use bib_core::wire::message::ChunkData;
-use bib_storage_redb::{Folder, RedbCatalog, SegmentStore};
+use bib_storage_redb::chunks::Resealed;
+use bib_storage_redb::crypto::Keyring;
+use bib_storage_redb::{Bounds, Disk, Folder, RedbCatalog, SegmentStore};
 use futures::channel::oneshot;
 
 use crate::config::Budget;
@@ -66,6 +68,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Names a chunk store that is made.
+fn new_seed() -> std::io::Result<[u8; 16]> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed)?;
+    Ok(seed)
+}
+
 fn stopped() -> StoreError {
     StoreError::Io(std::io::Error::other("the store has stopped"))
 }
@@ -99,16 +108,44 @@ impl StoreThread {
 }
 
 impl Store {
-    /// Opens the store in a data directory, which is locked for this process, and starts its thread.
+    /// Whether the stores in a data directory, as far as there are any, open with keys only.
+    ///
+    /// # Errors
+    /// [`StoreError`] when one of them cannot be used for another reason.
+    pub fn is_sealed(data_dir: &Path, budget: &Budget) -> Result<bool, StoreError> {
+        let sealed = |opened: Result<(), StoreError>| match opened {
+            Ok(()) => Ok(false),
+            Err(StoreError::Sealed(_)) => Ok(true),
+            Err(error) => Err(error),
+        };
+        let folder = Folder::new(data_dir.to_owned())?;
+        let has_catalog = folder.list()?.iter().any(|name| name == "catalog.redb");
+        if has_catalog && sealed(RedbCatalog::open(&folder, budget.catalog_cache).map(drop))? {
+            return Ok(true);
+        }
+        let segments = data_dir.join(SEGMENTS);
+        if !segments.is_dir() {
+            return Ok(false);
+        }
+        sealed(SegmentStore::open(Box::new(Folder::new(segments)?), budget.index_cache, new_seed()?).map(drop))
+    }
+
+    /// Opens the store in a data directory, which is locked for this process, and starts its thread. It is encrypted
+    /// where there is a keyring.
     ///
     /// # Errors
     /// [`StoreError`] when one of its files cannot be used.
-    pub fn open(data_dir: &Path, budget: &Budget, pool: Pool) -> Result<(Self, StoreThread), StoreError> {
-        let catalog = RedbCatalog::open(&Folder::new(data_dir.to_owned())?, budget.catalog_cache)?;
-        let mut seed = [0; 16];
-        getrandom::fill(&mut seed).map_err(std::io::Error::from)?;
+    pub fn open(
+        data_dir: &Path,
+        budget: &Budget,
+        pool: Pool,
+        keyring: Option<Arc<Keyring>>,
+    ) -> Result<(Self, StoreThread), StoreError> {
+        let folder = Folder::new(data_dir.to_owned())?;
+        let catalog = RedbCatalog::open_with(&folder, budget.catalog_cache, keyring.clone())?;
+        let seed = new_seed()?;
         let segments = Folder::new(data_dir.join(SEGMENTS))?;
-        let chunks = SegmentStore::open(Box::new(segments), budget.index_cache, seed)?;
+        let chunks = SegmentStore::open_with(Box::new(segments), budget.index_cache, seed, Bounds::default(), keyring)?;
         let shared = Arc::new(Shared {
             catalog,
             chunks,
@@ -239,6 +276,19 @@ impl Stores {
     /// The catalog, to read.
     pub fn catalog(&self) -> &dyn Catalog {
         &self.0.catalog
+    }
+
+    /// Whether chunks may lie in plain segments that were written before the store was encrypted.
+    pub fn has_plain_segments(&self) -> bool {
+        self.0.chunks.has_plain_segments()
+    }
+
+    /// Seals one of them; `None` when there are no more.
+    ///
+    /// # Errors
+    /// As [`SegmentStore::reseal_step`].
+    pub fn reseal_step(&self) -> Result<Option<Resealed>, StoreError> {
+        self.0.chunks.reseal_step()
     }
 
     /// The chunk store.
@@ -470,7 +520,7 @@ mod tests {
     use crate::runtime::Spawner;
 
     fn with_store<T>(dir: &Path, test: impl AsyncFnOnce(&Store) -> T) -> T {
-        let (store, thread) = Store::open(dir, &Budget::of(MIN_MEMORY), Pool::new(2)).unwrap();
+        let (store, thread) = Store::open(dir, &Budget::of(MIN_MEMORY), Pool::new(2), None).unwrap();
         let result = Spawner::new().block_on(test(&store));
         store.close();
         thread.join();

@@ -1,5 +1,7 @@
 //! `bib admin`: care of the node.
 
+pub(crate) mod keys;
+
 use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Event, Request};
 use bib_core::time::Timestamp;
@@ -24,6 +26,7 @@ pub(crate) struct AdminArgs {
 #[argh(subcommand)]
 enum AdminCommand {
     Workers(WorkersArgs),
+    Keys(keys::KeysArgs),
     Shutdown(ShutdownArgs),
 }
 
@@ -40,6 +43,7 @@ struct ShutdownArgs {}
 pub(crate) fn run(ctx: &Context, args: &AdminArgs) -> Result<()> {
     match &args.command {
         AdminCommand::Workers(_) => workers(ctx),
+        AdminCommand::Keys(args) => keys::run(ctx, args),
         AdminCommand::Shutdown(_) => shutdown(ctx),
     }
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
-use bib_core::api::event::Status;
+use bib_core::api::event::{KeysFigures, Status};
 use bib_core::api::{Event, Request};
 
 use crate::Context;
 use crate::client::Client;
+use crate::commands::admin::keys::shares;
 use crate::commands::print_fields;
 use crate::error::Result;
 use crate::keys::Need;
@@ -80,6 +81,7 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
             )),
         ),
         ("in place", in_place),
+        ("at rest", Some(at_rest(status.keys.as_ref()))),
         ("data", Some(format!("{} ({} free)", status.data_dir, size(status.free_bytes)))),
         ("memory", Some(memory)),
         ("threads", Some(status.threads.join(", "))),
@@ -87,4 +89,18 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
         ("gossip refused", Some(refused.join(", "))),
         ("read-only", status.read_only.clone()),
     ]
+}
+
+/// What whoever has only the disk can read.
+fn at_rest(keys: Option<&KeysFigures>) -> String {
+    match keys {
+        None => "plain".to_owned(),
+        Some(keys) => format!(
+            "sealed with {}, key of keys {}{}\nshares: {}",
+            keys.cipher,
+            keys.generation,
+            if keys.is_partly_plain { "; older segments are still plain, `reseal` works on them" } else { "" },
+            shares(keys.split.as_ref())
+        ),
+    }
 }

@@ -2,7 +2,7 @@
 //! in UTC, sizes are bytes.
 
 use bib_core::api::care::{Hurt, Pinned, Verified, Worker};
-use bib_core::api::event::{Peer, Staged, Status};
+use bib_core::api::event::{KeysFigures, Peer, Staged, Status};
 use bib_core::id::UserId;
 use bib_core::model::dataset::DatasetStatus;
 use bib_core::model::manifest::{Entry, EntryKind};
@@ -103,6 +103,27 @@ pub(crate) fn status(status: &Status) -> Value {
         "workers": workers,
         "gossip_refused": refused,
         "read_only": status.read_only,
+        "encrypted": status.keys.is_some(),
+        "keys": status.keys.as_ref().map(keys),
+    })
+}
+
+/// The keys of an encrypted node.
+pub(crate) fn keys(keys: &KeysFigures) -> Value {
+    let data_keys = keys.data_keys.iter().map(|(id, created)| json!({ "id": id, "created_at": text(created) }));
+    json!({
+        "cipher": keys.cipher,
+        "generation": keys.generation,
+        "fingerprint": keys.fingerprint,
+        "partly_plain": keys.is_partly_plain,
+        "data_keys": data_keys.collect::<Vec<_>>(),
+        "shares": keys.split.as_ref().map(|split| json!({
+            "set": text(&split.set),
+            "threshold": split.threshold,
+            "total": split.total,
+            "created_at": text(&split.time),
+            "stale": split.is_stale,
+        })),
     })
 }
 

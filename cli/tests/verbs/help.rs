@@ -39,7 +39,15 @@ const COMMANDS: [&str; 30] = [
 #[test]
 fn help_of_every_command_is_as_recorded() {
     let home = Home::new();
-    for command in COMMANDS.iter().chain(&["admin", "admin shutdown", "completions", "version"]) {
+    for command in COMMANDS.iter().chain(&["admin", "admin shutdown", "admin keys"]).chain(&[
+        "admin keys status",
+        "admin keys rotate",
+        "admin keys split",
+        "admin keys open",
+        "admin keys recover",
+        "completions",
+        "version",
+    ]) {
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let ran = home.bib(&words).ok();
         assert_eq!(ran.stderr, "");

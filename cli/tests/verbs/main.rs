@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on says why and stops")]
 
 mod admin;
+mod admin_keys;
 mod cat;
 mod completions;
 mod config;

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bib_core::api::care::{Pinned, Verified, Worker};
-use bib_core::api::event::{ConfigValue, Fetched, OpContext, Peer, Progress, Staged, Status};
+use bib_core::api::event::{
+    ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, SplitFigures, Staged, Status,
+};
 use bib_core::api::{ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart, auth_bytes};
 use bib_core::catalog::record::Kept;
 use bib_core::encode::{decode, encode};
@@ -22,6 +24,7 @@ use bib_core::model::version::VersionStatus;
 use bib_core::model::{Dataset, DatasetPath, Reference, Topic, Version, VersionSelector};
 use bib_core::op::{Body, Operation, Resource, Role};
 use bib_core::port::ChunkStoreStats;
+use bib_core::share::SetId;
 use bib_core::time::Timestamp;
 use bib_core::wire::message::{CatalogEntry, EntryVersion, NodeMode};
 
@@ -305,6 +308,10 @@ impl World {
                 value: "\"full\"".to_owned(),
                 origin: "/etc/bib/bibd.toml:3".to_owned(),
             })]),
+            Request::KeysStatus | Request::KeysRotate { .. } => Ok(vec![Event::Keys(Box::new(keys_figures()))]),
+            Request::KeysSplit { .. } => {
+                Err(Failure::new(ErrorCode::Precondition, "what this node stores is not encrypted"))
+            }
             Request::Ping | Request::MayReference { .. } | Request::Disconnect { .. } | Request::Shutdown => {
                 Ok(Vec::new())
             }
@@ -606,5 +613,19 @@ pub(crate) fn status() -> Status {
         ],
         gossip_refused: vec![("replay".to_owned(), 4), ("forged".to_owned(), 0)],
         read_only: None,
+        keys: None,
+    }
+}
+
+/// Keys after a split.
+pub(crate) fn keys_figures() -> KeysFigures {
+    let time = Timestamp(1_795_530_245_000_000);
+    KeysFigures {
+        cipher: "AES-256-GCM".to_owned(),
+        generation: 2,
+        fingerprint: "00112233445566778899aabbccddeeff".to_owned(),
+        data_keys: vec![(1, time), (2, time)],
+        split: Some(SplitFigures { set: SetId(*b"a set 01"), threshold: 3, total: 5, time, is_stale: false }),
+        is_partly_plain: false,
     }
 }

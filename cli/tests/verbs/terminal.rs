@@ -2,11 +2,13 @@
 //! made by `script`; where that is not installed, these tests are left out.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bib_core::api::event::Progress;
 use bib_core::api::{Event, Request};
 
+use crate::admin_keys::{ANSWER, lines, with_bibd};
 use crate::home::Home;
 
 struct Terminal {
@@ -19,9 +21,14 @@ struct Terminal {
 impl Terminal {
     /// Runs a line on a terminal; `None` when there is no `script` to make one.
     fn run(home: &Home, line: &str) -> Option<Self> {
+        Self::run_program(home, Path::new(env!("CARGO_BIN_EXE_bib")), line)
+    }
+
+    /// As [`Terminal::run`], of a copy of the program.
+    fn run_program(home: &Home, program: &Path, line: &str) -> Option<Self> {
         let bib = home.command([""; 0]);
         let mut command = Command::new("script");
-        command.args(["-qefc", &format!("{} {line}", bib.get_program().display()), "/dev/null"]);
+        command.args(["-qefc", &format!("{} {line}", program.display()), "/dev/null"]);
         command.env_clear().envs(bib.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.current_dir(home.path("work")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         match command.spawn() {
@@ -137,4 +144,37 @@ fn tables_fit_the_terminal() {
     // A terminal without a size counts as one of 80 columns.
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
     assert!(screen.contains('…'), "{screen}");
+}
+
+#[test]
+fn shares_are_asked_for_one_by_one_and_a_mistyped_one_again() {
+    let home = Home::new();
+    let bib = with_bibd(&home, ANSWER);
+    let lines = lines();
+    let Some(mut terminal) = Terminal::run_program(&home, &bib, "admin keys recover --data-dir d") else { return };
+    terminal.wait_for("first share: ");
+    terminal.type_in(&format!("{}\r", lines[0]));
+    terminal.wait_for("2 are missing: ");
+    terminal.type_in(&format!("{}\r", lines[1].replacen("-a", "-b", 1)));
+    terminal.wait_for("in group 1; try again");
+    terminal.type_in(&format!("{}\r", lines[0]));
+    terminal.wait_for("share 1 is there twice; give another one");
+    terminal.type_in(&format!("{}\r", lines[1].to_uppercase()));
+    terminal.wait_for("last share: ");
+    terminal.type_in(&format!("{}\r", lines[2]));
+    terminal.wait_for("12D3new");
+    assert_eq!(terminal.end().0, Some(0));
+    let noted = std::fs::read_to_string(home.path("noted")).unwrap();
+    assert_eq!(noted, format!("keys recover --data-dir d\n{}\n", lines.join("\n")));
+}
+
+#[test]
+fn end_of_typing_before_there_are_enough_shares_restores_nothing() {
+    let home = Home::new();
+    let bib = with_bibd(&home, ANSWER);
+    let Some(mut terminal) = Terminal::run_program(&home, &bib, "admin keys recover") else { return };
+    terminal.wait_for("first share: ");
+    terminal.type_in("\x04");
+    assert_eq!(terminal.end().0, Some(1));
+    assert!(!home.path("noted").exists());
 }

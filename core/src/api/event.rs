@@ -1,6 +1,9 @@
 //! What a node answers.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::api::care::{Hurt, Pinned, Verified, Worker};
 use crate::id::{ContentId, ManifestId, NodeId, OpId, TopicId, UserId};
@@ -8,6 +11,7 @@ use crate::model::manifest::Entry;
 use crate::model::{Dataset, Topic, Version};
 use crate::op::{Resource, Role};
 use crate::port::ChunkStoreStats;
+use crate::share::SetId;
 use crate::time::Timestamp;
 use crate::wire::message::{CatalogEntry, NodeMode};
 
@@ -60,6 +64,62 @@ pub struct Status {
     pub gossip_refused: Vec<(String, u64)>,
     /// Why the store takes no more writes, if so.
     pub read_only: Option<String>,
+    /// The keys, when what is stored is encrypted.
+    pub keys: Option<KeysFigures>,
+}
+
+/// What may be known of the keys of an encrypted node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysFigures {
+    /// What seals what is written.
+    pub cipher: String,
+    /// Which key of keys it is, the first being 1.
+    pub generation: u32,
+    /// Tells keys of keys apart.
+    pub fingerprint: String,
+    /// Number and time of each data key; the last one seals what is written.
+    pub data_keys: Vec<(u32, Timestamp)>,
+    /// The shares made last.
+    pub split: Option<SplitFigures>,
+    /// Whether segments that were written before the node was encrypted are still plain.
+    pub is_partly_plain: bool,
+}
+
+/// Shares of a key of keys, as they were made last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitFigures {
+    /// Their set.
+    pub set: SetId,
+    /// How many are needed.
+    pub threshold: u8,
+    /// How many there are.
+    pub total: u8,
+    /// When they were made.
+    pub time: Timestamp,
+    /// Whether the key of keys is another one since, so that they open nothing.
+    pub is_stale: bool,
+}
+
+/// The line of a share: a secret. Overwritten when dropped, never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct ShareText(String);
+
+impl ShareText {
+    /// Takes a line.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The line.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ShareText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShareText(\u{2026})")
+    }
 }
 
 /// A peer.
@@ -263,4 +323,15 @@ pub enum Event {
     Verified(Verified),
     /// Content that is kept.
     Pinned(Pinned),
+    /// Answers `KeysStatus` and `KeysRotate`.
+    Keys(Box<KeysFigures>),
+    /// One of the shares that `KeysSplit` made.
+    Share {
+        /// Its number.
+        index: u8,
+        /// For whom it is sealed, if it is.
+        user: Option<UserId>,
+        /// Its line.
+        text: ShareText,
+    },
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{DatasetId, OpId, TopicId};
+use crate::id::{DatasetId, OpId, TopicId, UserId};
 use crate::model::manifest::ManifestKind;
 use crate::model::{PathPatterns, Reference, TopicPath};
 use crate::wire::message::FindQuery;
@@ -203,4 +203,22 @@ pub enum Request {
     },
     /// What is kept → `Event::Pinned` each, then `Event::Total`.
     Pins(Paging),
+    /// What may be known of the keys of an encrypted node → `Event::Keys`.
+    KeysStatus,
+    /// Make new keys; what is stored stays as it is → `Event::Keys`.
+    KeysRotate {
+        /// A new key of keys, which makes shares of the old one worthless.
+        kek: bool,
+        /// A new data key for what is written from now on.
+        data: bool,
+    },
+    /// Share the key of keys out → `Event::Share` each.
+    KeysSplit {
+        /// How many shares will be needed.
+        threshold: u8,
+        /// How many there will be.
+        total: u8,
+        /// For whom each is sealed, in order; none = all of them plain.
+        to: Vec<UserId>,
+    },
 }

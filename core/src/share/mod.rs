@@ -20,7 +20,7 @@ use vsss_rs::Gf256;
 use zeroize::{Zeroize, Zeroizing};
 
 pub use rand_core::CryptoRng;
-pub use text::{ShareError, ShareLine};
+pub use text::{ShareError, ShareLine, lines};
 
 use crate::id::UserId;
 use crate::key::SecretKey;

@@ -279,6 +279,17 @@ fn texts_that_are_no_shares_are_told_apart() {
 }
 
 #[test]
+fn remarks_and_empty_lines_between_shares_are_passed_over() {
+    let shares = three_of_five();
+    let text =
+        format!("# share 1 of 5\n{}\n\n  # more\r\n  {}\nnonsense\n", *shares[0].to_text(), *shares[1].to_text());
+    let read: Vec<_> = lines(&text).collect();
+    assert_eq!(read[0], (2, Ok(ShareLine::Plain(shares[0].clone()))));
+    assert_eq!(read[1], (5, Ok(ShareLine::Plain(shares[1].clone()))));
+    assert_eq!(read[2..], [(6, Err(ShareError::Foreign))]);
+}
+
+#[test]
 fn newer_and_impossible_shares_are_refused() {
     let share = &three_of_five()[0];
     let mut newer = vec![2];

@@ -174,6 +174,13 @@ impl ShareLine {
     }
 }
 
+/// The shares in a text, each with the number of its line, from 1. Empty lines and those that begin with `#` are none.
+pub fn lines(text: &str) -> impl Iterator<Item = (usize, Result<ShareLine, ShareError>)> {
+    let numbered = (1..).zip(text.lines()).map(|(number, line)| (number, line.trim()));
+    let shares = numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    shares.map(|(number, line)| (number, ShareLine::parse(line)))
+}
+
 /// The bytes that letters stand for, if there are as many as expected and their check fits.
 fn decode(text: &str, len: usize) -> Result<Zeroizing<Vec<u8>>, ShareError> {
     let mut letters = Zeroizing::new(Vec::with_capacity(text.len()));

@@ -1,7 +1,9 @@
 //! Frames of the control contract.
 
 use bib_core::api::care::{Hurt, Pinned, Verified, Worker};
-use bib_core::api::event::{ConfigValue, Fetched, OpContext, Peer, Progress, Staged, Status, Warning};
+use bib_core::api::event::{
+    ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, ShareText, SplitFigures, Staged, Status, Warning,
+};
 use bib_core::api::request::{ContextFor, LocalFile, Paging};
 use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart};
 use bib_core::catalog::record::Kept;
@@ -11,6 +13,7 @@ use bib_core::model::manifest::{Entry, EntryKind, ManifestKind};
 use bib_core::model::{DatasetPath, PathPatterns, Reference};
 use bib_core::op::{Resource, Role};
 use bib_core::port::ChunkStoreStats;
+use bib_core::share::SetId;
 use bib_core::wire::message::NodeMode;
 use serde_bytes::ByteBuf;
 
@@ -23,9 +26,9 @@ variants!(UploadPart: Entry Data End InPlace);
 variants!(ServerFrame: Hello Ready Item End Failed);
 variants!(Request: Ping Status WhoAmI OpContext OpSubmit OpGet OpLog TopicGet TopicList TopicMembers DatasetGet DatasetList
     Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown
-    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins);
+    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins KeysStatus KeysRotate KeysSplit);
 variants!(Event: Status WhoAmI OpContext Submitted Operation Topic Members Dataset Version Found Total Progress Warning
-    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned);
+    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned Keys Share);
 
 fn requests() -> Vec<Request> {
     let reference = || "weather/daily/temps@1.2:a/b.csv".parse::<Reference>().unwrap();
@@ -74,6 +77,9 @@ fn requests() -> Vec<Request> {
         Request::Pin(reference()),
         Request::Unpin { what: "weather/daily/temps@1.2.0".to_owned() },
         Request::Pins(paging),
+        Request::KeysStatus,
+        Request::KeysRotate { kek: true, data: false },
+        Request::KeysSplit { threshold: 3, total: 5, to: vec![SecretKey::from_seed([1; 32]).user_id()] },
     ]
 }
 
@@ -114,6 +120,18 @@ fn status() -> Status {
         gossip_refused: vec![("stale".to_owned(), 9)],
         workers: vec![("expire".to_owned(), "idle".to_owned())],
         read_only: Some("a sync failed".to_owned()),
+        keys: Some(keys_figures()),
+    }
+}
+
+fn keys_figures() -> KeysFigures {
+    KeysFigures {
+        cipher: "AES-256-GCM".to_owned(),
+        generation: 2,
+        fingerprint: "00ff".to_owned(),
+        data_keys: vec![(1, TIME), (300, TIME)],
+        split: Some(SplitFigures { set: SetId([7; 8]), threshold: 3, total: 5, time: TIME, is_stale: true }),
+        is_partly_plain: true,
     }
 }
 
@@ -215,6 +233,10 @@ fn events() -> Vec<Event> {
             },
             here: true,
         }),
+        Event::Keys(Box::new(keys_figures())),
+        Event::Keys(Box::new(KeysFigures { split: None, ..keys_figures() })),
+        Event::Share { index: 1, user: Some(user), text: ShareText::new("bibsealed1-abcde") },
+        Event::Share { index: 2, user: None, text: ShareText::new("bibshare1-abcde") },
     ]
 }
 

@@ -5,6 +5,7 @@
 
 mod expire;
 mod replicate;
+mod reseal;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -80,7 +81,8 @@ const IDLE: &str = "idle";
 
 /// Begins all of it.
 pub(crate) fn start(ctx: &Rc<Context>) -> Vec<Task<Option<()>>> {
-    let workers: [Box<dyn Worker>; 2] = [Box::new(expire::Expire), Box::new(replicate::Replicate::default())];
+    let workers: [Box<dyn Worker>; 3] =
+        [Box::new(expire::Expire), Box::new(replicate::Replicate::default()), Box::new(reseal::Reseal)];
     workers.into_iter().map(|worker| ctx.spawner.spawn(worker.name(), run(ctx.clone(), worker))).collect()
 }
 

@@ -294,7 +294,7 @@ mod tests {
 
     /// Stores files but for the chunks that `skip` names by their place.
     fn store(dir: &Path, files: &[(&str, usize)], skip: &[usize]) -> (Store, ManifestId, Vec<ChunkId>) {
-        let (store, _) = Store::open(dir, &Budget::of(MIN_MEMORY), Pool::new(1)).unwrap();
+        let (store, _) = Store::open(dir, &Budget::of(MIN_MEMORY), Pool::new(1), None).unwrap();
         let stores = store.stores();
         let mut ids = Vec::new();
         let mut sink = |piece: Piece| {

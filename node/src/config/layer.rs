@@ -31,9 +31,10 @@ enum Kind {
 }
 
 /// Every key, ascending, with what it takes.
-const KEYS: [(&str, Kind); 17] = [
+const KEYS: [(&str, Kind); 18] = [
     ("access.admins", Kind::List),
     ("control.socket", Kind::Text),
+    ("crypto.enabled", Kind::Word(SWITCH)),
     ("gc.at", Kind::Text),
     ("gc.min_age", Kind::Text),
     ("limits.memory", Kind::Size),
@@ -52,8 +53,15 @@ const KEYS: [(&str, Kind); 17] = [
 ];
 
 /// Keys that only a start reads.
-const RESTART: [&str; 6] =
-    ["control.socket", "limits.memory", "node.mode", "p2p.listen", "p2p.security", "storage.data_dir"];
+const RESTART: [&str; 7] = [
+    "control.socket",
+    "crypto.enabled",
+    "limits.memory",
+    "node.mode",
+    "p2p.listen",
+    "p2p.security",
+    "storage.data_dir",
+];
 
 /// Whether a changed value waits for the next start.
 pub fn needs_restart(key: &str) -> bool {
@@ -325,6 +333,13 @@ fn distance(known: &str, typed: &str) -> usize {
     row[typed.len()]
 }
 
+/// The words of a key that is on or off.
+const SWITCH: &[&str] = &["true", "false"];
+
+fn is_switch(key: &str) -> bool {
+    KEYS.iter().any(|(known, kind)| *known == key && matches!(kind, Kind::Word(words) if *words == SWITCH))
+}
+
 fn is_indirect(text: &str) -> bool {
     text.starts_with("env://") || text.starts_with("file://")
 }
@@ -382,6 +397,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, values: &mut Vec<Flat>) {
             }
             DeValue::String(text) => Some(Value::Text(text.to_string())),
             DeValue::Integer(number) => Some(Value::Text(number.to_string())),
+            DeValue::Boolean(word) if is_switch(&key) => Some(Value::Text(word.to_string())),
             DeValue::Array(items) => {
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
                 texts.collect::<Option<Vec<_>>>().map(Value::List)

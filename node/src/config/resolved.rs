@@ -83,6 +83,8 @@ pub struct Config {
     pub scrub_share: u16,
     /// How new datasets are cut.
     pub chunker: ChunkerParams,
+    /// Whether what is stored is encrypted.
+    pub encrypt: bool,
     /// Where to listen for peers.
     pub listen: Vec<Multiaddr>,
     /// Whom to stay connected to.
@@ -239,6 +241,7 @@ impl Config {
                 "a share such as 5% or 0.5% is expected, at most 100%",
             )?,
             chunker,
+            encrypt: text(setting("crypto.enabled"))? == "true",
             listen: list(setting("p2p.listen"), address)?,
             peers: list(setting("p2p.peers"), address)?,
             security: match text(setting("p2p.security"))? {
@@ -254,10 +257,10 @@ impl Config {
 
     /// This configuration with what of another one can be taken while the node runs.
     pub fn with_live_values_of(&self, next: Self) -> Self {
-        let Self { mode, memory, data_dir, listen, security, socket, .. } = self.clone();
+        let Self { mode, memory, data_dir, encrypt, listen, security, socket, .. } = self.clone();
         let restart = |(old, new): (&Setting, &Setting)| if needs_restart(old.key) { old.clone() } else { new.clone() };
         let settings = self.settings.iter().zip(&next.settings).map(restart).collect();
-        Self { mode, memory, data_dir, listen, security, socket, settings, ..next }
+        Self { mode, memory, data_dir, encrypt, listen, security, socket, settings, ..next }
     }
 
     /// Keys whose values differ.
@@ -326,6 +329,15 @@ mod tests {
         let other = resolve("gc.at = '23:59'\ngc.min_age = '90m'\nscrub.share_per_day = '0.5%'").unwrap();
         let minute = day / 1_440;
         assert_eq!((other.gc_at, other.gc_min_age, other.scrub_share), (day - minute, minute * 90, 5));
+    }
+
+    #[test]
+    fn encryption_is_switched_by_a_word() {
+        assert!(!resolve("").unwrap().encrypt);
+        assert!(resolve("crypto.enabled = true").unwrap().encrypt);
+        assert!(resolve("crypto.enabled = 'true'").unwrap().encrypt);
+        let old = resolve("").unwrap();
+        assert!(!old.with_live_values_of(resolve("crypto.enabled = true").unwrap()).encrypt);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bib_core::api::{Failure, Request};
 
 use super::{Caller, Output, Uploads};
 use crate::node::Context;
-use crate::service::{access, admin, care, catalog, content, in_place, peers, publish, status};
+use crate::service::{access, admin, care, catalog, content, in_place, keys, peers, publish, status};
 
 /// Carries out a call. Dropping the future ends it; what was acknowledged stays.
 pub(crate) async fn call(
@@ -64,5 +64,8 @@ pub(crate) async fn call(
         Request::Pin(reference) => care::pin(ctx, &caller, reference, out).await,
         Request::Unpin { what } => care::unpin(ctx, &caller, what, out).await,
         Request::Pins(paging) => care::pins(ctx, paging, out).await,
+        Request::KeysStatus => keys::status(ctx, &caller, out).await,
+        Request::KeysRotate { kek, data } => keys::rotate(ctx, &caller, (kek, data), out).await,
+        Request::KeysSplit { threshold, total, to } => keys::split(ctx, &caller, (threshold, total), to, out).await,
     }
 }

@@ -5,6 +5,7 @@
 //! [`Failure`] with a hint. `bib` runs these verbs for its users and reads exactly that.
 
 mod identity;
+mod keys;
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use crate::config::Config;
 pub enum Verb {
     /// Which node the directory belongs to.
     Identity(identity::IdentityArgs),
+    /// The keys of an encrypted node.
+    Keys(keys::KeysArgs),
 }
 
 impl Verb {
@@ -29,6 +32,7 @@ impl Verb {
     pub fn data_dir(&self) -> Option<&str> {
         match self {
             Self::Identity(args) => args.data_dir.as_deref(),
+            Self::Keys(args) => args.data_dir(),
         }
     }
 }
@@ -50,6 +54,12 @@ impl std::fmt::Debug for Streams<'_> {
 }
 
 impl Streams<'_> {
+    /// A remark.
+    pub(crate) fn note(&mut self, text: &str) {
+        // Nothing can be said about a stderr that does not take it.
+        let _ = writeln!(self.err, "{text}");
+    }
+
     /// A line of result.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         writeln!(self.out, "{text}").map_err(|error| {
@@ -96,6 +106,7 @@ pub fn run(verb: &Verb, config: &Config, streams: &mut Streams<'_>) -> Result<()
     let idle = Idle::take(&config.data_dir)?;
     match verb {
         Verb::Identity(_) => identity::run(&idle, streams),
+        Verb::Keys(args) => keys::run(args, &idle, streams),
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod care;
 pub(crate) mod catalog;
 pub(crate) mod content;
 pub(crate) mod in_place;
+pub(crate) mod keys;
 pub(crate) mod peers;
 pub(crate) mod publish;
 pub(crate) mod status;

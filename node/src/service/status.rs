@@ -54,6 +54,7 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             wire_sent: view.wire_sent,
             gossip_refused: view.gossip_refused.clone(),
             read_only: ctx.store.read_only(),
+            keys: ctx.keys.as_ref().map(|keys| keys.figures(&ctx.store.stores())),
         }
     };
     out.event(Event::Status(Box::new(status))).await

@@ -262,6 +262,11 @@ impl Vault {
         Ok(Self { data_dir: data_dir.to_owned(), identity: identity.clone(), body: Mutex::new(body) })
     }
 
+    /// Where the keys of a data directory are.
+    pub fn path_in(data_dir: &Path) -> PathBuf {
+        path(data_dir)
+    }
+
     /// Whether a data directory has keys, usable or not.
     pub fn is_in(data_dir: &Path) -> bool {
         path(data_dir).symlink_metadata().is_ok()

@@ -4,6 +4,7 @@
 //! Conditions that another process brings about are looked at until they hold, with a bound that fails the test.
 
 mod content;
+mod encrypted;
 mod hostile;
 mod in_place;
 mod kills;
