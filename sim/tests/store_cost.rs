@@ -56,7 +56,7 @@ fn small_commits_in_a_group_are_cheap() {
 }
 
 #[test]
-fn flush_is_three_syncs_a_full_segment_two_and_nothing_none() {
+fn flush_is_three_syncs_a_full_segment_one_and_nothing_none() {
     let disk = FaultyDisk::new();
     let bounds = Bounds { segment_len: 64 << 10, ..Bounds::default() };
     let store = SegmentStore::open_bounded(Box::new(disk.clone()), CACHE, [1; 16], bounds).unwrap();
@@ -76,7 +76,7 @@ fn flush_is_three_syncs_a_full_segment_two_and_nothing_none() {
     assert_eq!(syncs(&store, 1), (0, 3));
     assert_eq!(syncs(&store, 0), (0, 0));
     assert_eq!(syncs(&store, 4), (1, 4), "the name of the first segment is durable already, that of the next is not");
-    assert_eq!(syncs(&store, 60), (19, 4), "of ten full segments the first has a durable name");
+    assert_eq!(syncs(&store, 60), (10, 4), "the names of ten full segments become durable together");
     assert_eq!(store.stats().unwrap().fsyncs, disk.syncs());
     assert_eq!(store.stats().unwrap().written_bytes, disk.written_bytes());
 }

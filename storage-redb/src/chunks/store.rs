@@ -547,22 +547,34 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Makes the segment being written durable.
+    /// Makes the segment being written durable, and the names of all.
     pub(super) fn sync(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        self.sync_bytes(writer)?;
+        if writer.new_name {
+            let synced = self.disk.sync_folder();
+            self.synced(writer, synced)?;
+        }
+        writer.new_name = false;
+        Ok(())
+    }
+
+    /// Makes the bytes of the segment being written durable.
+    fn sync_bytes(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let synced = match &writer.tail {
             Some(tail) => tail.file.sync(),
             None => Ok(()),
         };
-        let synced = synced.and_then(|()| if writer.new_name { self.disk.sync_folder() } else { Ok(()) });
+        self.synced(writer, synced)
+    }
+
+    fn synced(&self, writer: &mut Writer, synced: std::io::Result<()>) -> Result<(), StoreError> {
         synced.map_err(|error| {
             log::error!(error:% = error; "a sync failed; the chunk store takes no more writes until the next start");
             let why = error.to_string();
             writer.failed = Some(why.clone());
             // Also when the cause was a lack of space: trying again would not help.
             StoreError::ReadOnly(why)
-        })?;
-        writer.new_name = false;
-        Ok(())
+        })
     }
 
     /// The segment that takes the next `len` bytes.
@@ -575,7 +587,8 @@ impl SegmentStore {
             if writer.unindexed_bytes + self.bounds.segment_len > self.bounds.unindexed_bytes {
                 self.flush_locked(writer)?;
             } else {
-                self.sync(writer)?;
+                // Its name is needed when the index names it, not before.
+                self.sync_bytes(writer)?;
             }
             writer.tail = None;
         }
