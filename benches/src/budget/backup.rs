@@ -14,7 +14,7 @@ use crate::show::{bytes, time};
 /// Days, where the environment variable `BIB_DAYS` does not say another number.
 const DAYS: u64 = 365;
 /// MiB of the first version, where `BIB_DAYS_MIB` does not.
-const DAYS_MIB: u64 = 64;
+const DAYS_MIB: u64 = 16;
 /// Files of the tree of small files.
 const SMALL_FILES: u64 = 100_000;
 
