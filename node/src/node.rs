@@ -257,15 +257,20 @@ impl NodeBuilder {
 
 /// The keys of what is stored, if it is encrypted. They are made, and on the disk, before the first byte is.
 fn keys(data_dir: &Path, encrypt: bool, identity: &SecretKey, budget: &Budget) -> Result<Option<Keys>, NodeError> {
-    let vault = match (encrypt, Vault::open(data_dir, identity)?) {
-        (false, None) => return Ok(None),
-        (false, Some(_)) => return Err(NodeError::Encrypted),
-        (true, Some(vault)) => vault,
+    if !encrypt {
+        // Keys that sealed nothing are left by a start that found no space to seal what was there.
+        return match Vault::is_in(data_dir) && Store::is_sealed(data_dir, budget)? {
+            true => Err(NodeError::Encrypted),
+            false => Ok(None),
+        };
+    }
+    let vault = match Vault::open(data_dir, identity)? {
+        Some(vault) => vault,
         // New keys beside a store that needs others would only hide what is wrong.
-        (true, None) if Store::is_sealed(data_dir, budget)? => {
+        None if Store::is_sealed(data_dir, budget)? => {
             return Err(NodeError::KeysLost(Vault::path_in(data_dir)));
         }
-        (true, None) => {
+        None => {
             let vault = Vault::create(data_dir, identity, timestamp())?;
             log::info!("keys for what is stored were made");
             vault

@@ -8,6 +8,7 @@ mod identity;
 mod keys;
 
 use std::io::{BufRead, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use argh::FromArgs;
@@ -83,6 +84,7 @@ impl Idle {
             let message = format!("there is no data directory `{}`", dir.display());
             return Err(Failure::new(ErrorCode::NotFound, message).hinted("name it with `--data-dir <folder>`"));
         }
+        check_owner(dir, rustix::process::geteuid().as_raw())?;
         match DataDirLock::take(dir) {
             Ok(lock) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
             Err(StoreError::Locked(why)) => Err(Failure::new(ErrorCode::Precondition, why)
@@ -96,6 +98,16 @@ impl Idle {
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// What root writes in the directory of another user, the node of that user could not read.
+fn check_owner(dir: &Path, uid: u32) -> Result<(), Failure> {
+    let owner = dir.metadata().map_or(uid, |metadata| metadata.uid());
+    if uid != 0 || owner == 0 {
+        return Ok(());
+    }
+    let message = format!("`{}` belongs to the user {owner}, and this runs as root", dir.display());
+    Err(Failure::new(ErrorCode::Denied, message).hinted(format!("run it as that user: `sudo -u '#{owner}' …`")))
 }
 
 /// Carries out a verb on the data directory of a configuration.
@@ -133,6 +145,21 @@ mod tests {
         assert!(refused.hint.unwrap().contains("bib admin shutdown"));
         drop(node);
         identity_of(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn root_does_not_write_into_the_directory_of_another_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = dir.path().metadata().unwrap().uid();
+        check_owner(dir.path(), owner).unwrap();
+        // Only root can give a directory away; whoever else runs this test owns one that root must not touch.
+        if owner == 0 {
+            std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
+        }
+        let refused = check_owner(dir.path(), 0).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Denied);
+        assert!(refused.hint.unwrap().contains("sudo -u '#"));
+        check_owner(dir.path(), 12_345).unwrap();
     }
 
     #[test]

@@ -206,6 +206,28 @@ fn three_shares_open_the_keys_for_another_node() {
 }
 
 #[test]
+fn each_of_the_ten_triples_of_five_opens_the_keys_and_no_pair_does() {
+    let (dir, vault) = made();
+    let keys = vault.keyring().unwrap().checks();
+    let shares = three_of_five(&vault);
+    let mut owner = 10;
+    for a in 0..5 {
+        for b in a + 1..5 {
+            let pair = Vault::recover(dir.path(), &[shares[a].clone(), shares[b].clone()], &node(owner));
+            assert!(matches!(pair, Err(VaultError::Shares { source: CombineError::Missing { have: 2, need: 3 }, .. })));
+            for c in b + 1..5 {
+                owner += 1;
+                let triple = [shares[c].clone(), shares[a].clone(), shares[b].clone()];
+                Vault::recover(dir.path(), &triple, &node(owner)).unwrap();
+                let restored = Vault::open(dir.path(), &node(owner)).unwrap().unwrap();
+                assert_eq!(restored.keyring().unwrap().checks(), keys, "{a} {b} {c}");
+            }
+        }
+    }
+    assert_eq!(owner, 20);
+}
+
+#[test]
 fn shares_that_do_not_suffice_change_nothing() {
     let (dir, vault) = made();
     let shares = three_of_five(&vault);
