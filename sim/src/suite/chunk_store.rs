@@ -25,7 +25,7 @@ pub trait ChunkStoreBed {
 }
 
 /// All checks.
-pub const CHECKS: [Check<dyn ChunkStoreBed>; 13] = [
+pub const CHECKS: [Check<dyn ChunkStoreBed>; 14] = [
     ("new store is empty", new_store_is_empty),
     ("chunks of all sizes and codecs come back", chunks_of_all_sizes_and_codecs_come_back),
     ("a chunk is stored once", a_chunk_is_stored_once),
@@ -38,6 +38,7 @@ pub const CHECKS: [Check<dyn ChunkStoreBed>; 13] = [
     ("what is young or only counted stays", what_is_young_or_only_counted_stays),
     ("what is put or found while a collection goes on stays", what_is_put_or_found_while_a_collection_goes_on_stays),
     ("what is found under a lease stays", what_is_found_under_a_lease_stays),
+    ("collections disturb neither readers nor writers", collections_disturb_neither_readers_nor_writers),
     ("a scrub reads everything and a new index holds it", a_scrub_reads_everything_and_a_new_index_holds_it),
 ];
 
@@ -337,6 +338,52 @@ fn what_is_found_under_a_lease_stays(bed: &dyn ChunkStoreBed) {
     assert_eq!(sweep(&*store, RULES).dead_chunks, 10);
     store.end_gc();
     drop(lease);
+}
+
+fn collections_disturb_neither_readers_nor_writers(bed: &dyn ChunkStoreBed) {
+    let store = bed.make();
+    let (kept, passing) = (noise(27, 60, 5_000), noise(28, 60, 5_000));
+    put_all(&*store, &kept);
+    store.flush().expect("written");
+    let n_ended = AtomicUsize::new(0);
+    let collect = |seed| {
+        store.begin_gc(64 << 10, seed).expect("none goes on");
+        kept.iter().for_each(|chunk| store.mark(&chunk.id()));
+        sweep(&*store, RULES);
+        store.end_gc();
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    assert_held(&*store, &kept);
+                }
+                n_ended.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        for half in passing.chunks(30) {
+            let (store, n_ended) = (&*store, &n_ended);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    // Each round the last one's are garbage, as if they had been swept or not.
+                    let lease = store.lease();
+                    put_all(store, half);
+                    store.flush().expect("written");
+                    assert_held(store, half);
+                    drop(lease);
+                }
+                n_ended.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let mut seed = 0;
+        while n_ended.load(Ordering::Relaxed) < 4 {
+            collect(seed);
+            seed += 1;
+        }
+    });
+    collect(u64::MAX);
+    assert_held(&*store, &kept);
+    assert_eq!(store.stats().expect("readable").n_chunks, kept.len() as u64);
 }
 
 fn a_scrub_reads_everything_and_a_new_index_holds_it(bed: &dyn ChunkStoreBed) {

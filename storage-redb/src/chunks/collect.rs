@@ -38,6 +38,16 @@ struct Notes {
     leases: VecDeque<Arc<Filter>>,
 }
 
+impl Notes {
+    /// Forgets the notes of leases that have ended. The oldest ones first: one that is older may still note into a newer
+    /// one.
+    fn forget(&mut self) {
+        while self.leases.front().is_some_and(|filter| Arc::strong_count(filter) == 1) {
+            self.leases.pop_front();
+        }
+    }
+}
+
 /// See [`Notes`].
 #[derive(Debug, Default)]
 pub(super) struct Noted(RwLock<Notes>);
@@ -69,10 +79,7 @@ impl Noted {
     /// A lease; the notes are kept as long as it, or one that is older, lives.
     fn lease(&self, seed: u64) -> Lease {
         let mut notes = self.write();
-        // The oldest ones first: one that is older may still note into a newer one.
-        while notes.leases.front().is_some_and(|filter| Arc::strong_count(filter) == 1) {
-            notes.leases.pop_front();
-        }
+        notes.forget();
         let wants_new = notes.leases.back().is_none_or(|newest| newest.is_full());
         if wants_new && notes.leases.len() < limits::MAX_LEASE_FILTERS {
             notes.leases.push_back(Arc::new(Filter::new(limits::LEASE_FILTER_BYTES, seed)));
@@ -153,6 +160,7 @@ impl SegmentStore {
         }
         let marked = Arc::new(Filter::new(filter_bytes, seed));
         let mut notes = self.collecting.noted.write();
+        notes.forget();
         notes.marked = Some(marked.clone());
         let kept = notes.leases.iter().cloned().collect();
         *collection = Some(Collection { marked, kept, segments: BTreeMap::new(), space: None });
