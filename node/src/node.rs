@@ -94,6 +94,9 @@ impl NodeError {
             Self::Store(StoreError::Io(_)) => {
                 "check who may write in the data directory, and the disk (`dmesg` may say more)".to_owned()
             }
+            Self::Store(StoreError::Sealed(_)) => {
+                "look at `crypto.enabled`, and whether keys/store.keys belongs to this data".to_owned()
+            }
             // Their own texts say it.
             Self::Store(_) => "the rest of the data directory is untouched".to_owned(),
         }

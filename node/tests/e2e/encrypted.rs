@@ -70,10 +70,13 @@ fn publish_canaries(home: &Home) -> Result<Vec<Vec<u8>>> {
     Ok(names.chain(samples).chain([chunk.as_bytes()[..16].to_vec()]).collect())
 }
 
-/// What of it is in the files of the stores.
+/// What of it is in any file of the data directory.
 fn found(home: &Home, canaries: &[Vec<u8>]) -> Result<Vec<String>> {
-    let files = stored(home)?;
-    let hits = canaries.iter().filter(|canary| files.values().any(|bytes| contains(bytes, canary)));
+    let files: Vec<Vec<u8>> = files(&home.data_dir())?
+        .iter()
+        .map(|path| fs::read(path).during("read a file of the data directory"))
+        .collect::<Result<_>>()?;
+    let hits = canaries.iter().filter(|canary| files.iter().any(|bytes| contains(bytes, canary)));
     Ok(hits.map(|canary| String::from_utf8_lossy(canary).into_owned()).collect())
 }
 
@@ -196,6 +199,16 @@ fn other_identity_and_keys_that_are_absent_or_switched_off_are_refused_and_chang
     home.configure("crypto.enabled = false")?;
     does_not_start(home)?;
     home.configure(ENCRYPTED)?;
+
+    // Keys that are sealed to this very node, and are others.
+    let other = one.lab.home("other")?;
+    other.configure(ENCRYPTED)?;
+    fs::create_dir_all(other.data_dir()).during("make a data directory")?;
+    fs::copy(&identity, other.data_dir().join("identity.pem")).during("copy the identity")?;
+    ensure(other.start()?.stop()?.success(), || "it stops".to_owned())?;
+    fs::copy(other.data_dir().join("keys/store.keys"), &keys).during("put other keys in place")?;
+    let said = does_not_start(home)?;
+    ensure(said.contains("whether keys/store.keys belongs to this data"), || said.clone())?;
     fs::rename(&aside, &keys).during("put the keys back")?;
 
     // Opening a database notes in its header that it is open; what it says is looked at below.

@@ -20,7 +20,7 @@ use bib_core::model::manifest::Page;
 use bib_core::op::Operation;
 use bib_core::place::FilePlace;
 use bib_core::port::ChunkStore;
-use bib_core::share::{ShareLine, combine};
+use bib_core::share::{self, ShareLine, combine};
 use bib_core::wire::gossip::{self, GossipMessage};
 use bib_core::wire::message::{
     Bounded, DataRequest, DataResponse, DiscoveryRequest, DiscoveryResponse, Envelope, SyncRequest, SyncResponse,
@@ -156,8 +156,8 @@ fn share(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut shares = Vec::new();
     // More lines than there can be shares are looked at nowhere.
-    for line in text.lines().take(usize::from(MAX_SHARES) + 1) {
-        match ShareLine::parse(line) {
+    for (_, line) in share::lines(text).take(usize::from(MAX_SHARES) + 1) {
+        match line {
             Ok(ShareLine::Plain(share)) => {
                 let text = share.to_text();
                 assert_eq!(ShareLine::parse(&text), Ok(ShareLine::Plain(share.clone())), "a share has one meaning");
