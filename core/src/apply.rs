@@ -89,6 +89,9 @@ impl Reducer {
             Command::Apply { ops, origin: Origin::User } => self.apply_for_user(txn, ops, now),
             Command::Stage(manifest) => grace::stage(txn, manifest, now).map(|()| Applied::default()),
             Command::ContentHere(manifest) => grace::here(txn, manifest, now).map(|()| Applied::default()),
+            Command::Fetched { manifest, charge } => {
+                grace::fetched(txn, manifest, *charge, now).map(|()| Applied::default())
+            }
             Command::ContentLost(manifest) => grace::lost(txn, manifest).map(|()| Applied::default()),
             Command::ContentUsed(manifest) => grace::used(txn, manifest, now).map(|()| Applied::default()),
             Command::Keep { manifest, kept } => {
@@ -108,6 +111,7 @@ impl Reducer {
                 work.release_due()?;
                 work.expire_parked()?;
                 let applied = work.finish(Vec::new())?;
+                grace::charge_all(txn)?;
                 grace::expire(txn, *min_age, now)?;
                 Ok(applied)
             }

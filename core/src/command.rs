@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::catalog::record::{Kept, WorkerNote};
+use crate::catalog::record::{Charge, Kept, WorkerNote};
 use crate::id::{ManifestId, NodeId, OpId, VersionId};
 use crate::op::Operation;
 
@@ -29,6 +29,13 @@ pub enum Command {
     Stage(ManifestId),
     /// All chunks of a manifest are here.
     ContentHere(ManifestId),
+    /// All chunks of a version were fetched, and count in the quotas of its topic and its author.
+    Fetched {
+        /// The manifest.
+        manifest: ManifestId,
+        /// What is charged.
+        charge: Charge,
+    },
     /// Some chunks of a manifest turned out to be missing or damaged.
     ContentLost(ManifestId),
     /// Users read content that was fetched: of what may be given up, the least used goes first.

@@ -208,6 +208,8 @@ pub const MAX_DUE_PER_COMMAND: usize = 1_024;
 pub const MAX_EXPIRED_PER_COMMAND: usize = 10_000;
 /// How long staged content is kept for the operation that will name it.
 pub const STAGED_FOR: Duration = Duration::from_secs(86_400);
+/// The most bytes that one content counts in a quota: the size of a version is what its author says.
+pub const MAX_CHARGE: u64 = 1 << 48;
 /// How long released content is kept when nothing else is configured.
 pub const RELEASED_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// The most that the clock of periods of grace goes forth at once, however far the system clock was set. Each period is
@@ -374,6 +376,16 @@ pub const CONTENT_STEP: usize = 512 << 10;
 pub const MAX_WANTED_RANGES: usize = 4_096;
 /// Files that are not whole after which a step of a check ends; the last chunk of the step may add more.
 pub const MAX_HURT_PER_STEP: usize = 64;
+/// Versions that are named when stored bytes are damaged; the log has no use for more.
+pub const MAX_HURT_VERSIONS: usize = 64;
+/// Pages of manifests, and pins, that one step of a collection reads.
+pub const COLLECT_PAGES: u64 = 16;
+/// Entries of the chunk index that one step of a collection looks at.
+pub const SWEEP_CHUNKS: usize = 4_096;
+/// Bytes of stored chunks that one step of a scrub reads.
+pub const SCRUB_STEP: u64 = 4 << 20;
+/// Bytes of stored chunks between two notes of where a scrub stands: what is read again after a kill.
+pub const SCRUB_NOTE: u64 = 4 << 30;
 /// Files that are named for one bad chunk; further ones are counted.
 pub const MAX_HURT_NAMED: usize = 1_024;
 /// Bytes of content between two looks at the free space of the disk.

@@ -61,6 +61,11 @@ impl Credits {
         granted.await.expect("whoever waits is served before the pot goes, which this handle keeps")
     }
 
+    /// Whether some of it is lent.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.state.borrow().free < self.capacity
+    }
+
     /// Whether somebody waits.
     pub(crate) fn is_contended(&self) -> bool {
         self.state.borrow().waiting.iter().any(|(_, grant)| !grant.is_canceled())

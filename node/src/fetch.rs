@@ -283,6 +283,8 @@ impl Driver {
             }
         };
         let may_receive = publish::check_room(ctx, 1).await?;
+        // What is put or found from here on is not collected before the command that names it is committed.
+        let lease = ctx.store.stores().chunks().lease();
         let config = FetchConfig { bytes_in_flight, order, ..FetchConfig::default() };
         let now = ctx.clock.now();
         let fetch = Fetch::new(now, running.version, running.manifest, running.wanted.clone(), config);
@@ -300,7 +302,7 @@ impl Driver {
         drop(permit);
         if running.wanted == Wanted::All {
             let here = Command::ContentHere(running.manifest);
-            ctx.store.apply(here).await.map_err(|error| store_failure(&error))?;
+            ctx.store.apply_leased(here, lease).await.map_err(|error| store_failure(&error))?;
         }
         Ok(stats)
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_channel::Receiver;
 use async_executor::Task;
@@ -20,6 +21,7 @@ use bib_storage_redb::DataDirLock;
 use futures::future::{Either, select};
 
 use crate::background::{self, Workers};
+use crate::care::Care;
 use crate::catalog_sync::{self, Input};
 use crate::config::{Budget, Config, Sources};
 use crate::control::listener::{Listener, SocketError};
@@ -122,6 +124,12 @@ pub(crate) struct Context {
     /// That there may be something to fetch.
     pub(crate) replicate: Signal,
     pub(crate) workers: Workers,
+    /// Care of the store that is under way.
+    pub(crate) care: Care,
+    /// That space may be short.
+    pub(crate) pressed: Signal,
+    /// That the share of what is checked each day may have changed.
+    pub(crate) scrub: Signal,
     /// Content between control sessions and the store.
     pub(crate) session_credits: Credits,
     /// Places for ingests; a count.
@@ -153,6 +161,18 @@ impl Context {
     pub(crate) fn allowed(&self) -> Allowed {
         let config = self.config.borrow();
         Allowed { max_bytes: config.max_bytes, min_free: config.min_free }
+    }
+
+    /// How long the node has run.
+    pub(crate) fn uptime(&self) -> Duration {
+        Duration::from_micros(self.clock.now().0)
+    }
+
+    /// Whether users or peers move content, which work that nobody waits for makes way for.
+    pub(crate) fn is_busy(&self) -> bool {
+        [&self.session_credits, &self.ingest_credits, &self.fetch_credits, &self.serve_credits]
+            .into_iter()
+            .any(Credits::is_lent)
     }
 
     /// Whether somebody may change and stop the node.
@@ -233,6 +253,9 @@ impl NodeBuilder {
             mailbox: Mailbox::new(budget.mailbox_bytes),
             replicate: Signal::default(),
             workers: Workers::default(),
+            care: Care::default(),
+            pressed: Signal::default(),
+            scrub: Signal::default(),
             session_credits: Credits::new(budget.session_bytes),
             ingest_credits: Credits::new(budget.n_ingests),
             fetch_credits: Credits::new(budget.fetch_bytes),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bib_core::api::{ErrorCode, Failure};
+use bib_core::machine::collect::evict::Usage;
 use bib_core::port::StoreError;
 
 use crate::store::Stores;
@@ -41,7 +42,15 @@ impl Disk {
         self.within_quota(allowed).min(self.free.saturating_sub(allowed.min_free))
     }
 
-    fn quota(&self, allowed: &Allowed) -> u64 {
+    /// How full the chunk store is.
+    pub(crate) fn usage(&self, allowed: &Allowed) -> Usage {
+        // What the disk has not counts as used: then it is short as well.
+        let quota = self.quota(allowed).min(self.stored.saturating_add(self.free.saturating_sub(allowed.min_free)));
+        Usage { used: self.stored, quota }
+    }
+
+    /// Bytes that the chunk store may take.
+    pub(crate) fn quota(&self, allowed: &Allowed) -> u64 {
         allowed.max_bytes.unwrap_or(self.total / 5 * 4)
     }
 

@@ -18,7 +18,7 @@ use bib_core::catalog::access::AccessCache;
 use bib_core::catalog::context::{ContextError, op_context};
 use bib_core::chunk::{Chunk, ChunkError};
 use bib_core::command::{Applied, Command, Origin};
-use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, KeyRange, Order, StoreError, Table, Visit};
+use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, KeyRange, Lease, Order, StoreError, Table, Visit};
 use bib_core::wire::message::ChunkData;
 use bib_storage_redb::chunks::Resealed;
 use bib_storage_redb::crypto::Keyring;
@@ -49,8 +49,22 @@ pub enum PutError {
     Store(#[from] StoreError),
 }
 
+/// Who waits for a command.
+struct Waiter {
+    answer: oneshot::Sender<Result<Applied, StoreError>>,
+    /// Keeps the chunks that the command is about until it is committed, even if nobody waits for that any more.
+    _lease: Option<Lease>,
+}
+
+impl Waiter {
+    fn tell(self, result: Result<Applied, StoreError>) {
+        // Whoever asked may have gone away; what was asked is done all the same.
+        drop(self.answer.send(result));
+    }
+}
+
 enum Work {
-    Command { command: Command, answer: oneshot::Sender<Result<Applied, StoreError>> },
+    Command { command: Command, waiter: Waiter },
     Put { data: ChunkData, answer: oneshot::Sender<Result<bool, PutError>> },
     Flush { answer: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -168,7 +182,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be made durable; then nothing of it was done.
     pub async fn apply(&self, command: Command) -> Result<Applied, StoreError> {
-        self.ask(|answer| Work::Command { command, answer }).await?
+        self.ask(|answer| Work::Command { command, waiter: Waiter { answer, _lease: None } }).await?
+    }
+
+    /// As [`Store::apply`], of a command that names chunks which a lease has kept until then.
+    ///
+    /// # Errors
+    /// As of [`Store::apply`].
+    pub async fn apply_leased(&self, command: Command, lease: Lease) -> Result<Applied, StoreError> {
+        self.ask(|answer| Work::Command { command, waiter: Waiter { answer, _lease: Some(lease) } }).await?
     }
 
     /// Verifies a chunk that a peer sent, and stores it; returns whether it was new. Not durable before a flush.
@@ -304,7 +326,7 @@ struct Writer {
     tell: Sender<Arc<Applied>>,
 }
 
-type Waiting = (Command, oneshot::Sender<Result<Applied, StoreError>>);
+type Waiting = (Command, Waiter);
 
 impl Writer {
     fn run(&mut self, work: &Receiver<Work>) {
@@ -327,7 +349,7 @@ impl Writer {
         let waiting = std::iter::from_fn(|| work.try_recv().ok()).take(MAX_ROUND);
         for one in std::iter::once(first).chain(waiting) {
             match one {
-                Work::Command { command, answer } => group.push((command, answer)),
+                Work::Command { command, waiter } => group.push((command, waiter)),
                 // Whoever asked may have gone away; what was asked is done all the same.
                 Work::Put { data, answer } => drop(answer.send(self.put(data))),
                 Work::Flush { answer } => drop(answer.send(self.flush())),
@@ -361,36 +383,36 @@ impl Writer {
             // The others do not need it; those that do have failed.
             let (failed, rest): (Vec<_>, Vec<_>) =
                 group.into_iter().partition(|(command, _)| says_content_is_here(command));
-            for (_, answer) in failed {
-                drop(answer.send(Err(copy(&error))));
+            for (_, waiter) in failed {
+                waiter.tell(Err(copy(&error)));
             }
             return self.commit(rest);
         }
         match self.commit_once(&group) {
             Ok(applied) => {
-                for ((command, answer), applied) in group.into_iter().zip(applied) {
-                    self.answer(&command, answer, applied);
+                for ((command, waiter), applied) in group.into_iter().zip(applied) {
+                    self.answer(&command, waiter, applied);
                 }
             }
             Err(error) if group.len() > 1 && matches!(error, StoreError::Corrupt(_)) => {
                 // One of them met a damaged page: the others need not fail with it.
-                for (command, answer) in group {
+                for (command, waiter) in group {
                     match self.commit_once(&[(&command, ())]) {
-                        Ok(mut applied) => self.answer(&command, answer, applied.pop().unwrap_or_default()),
-                        Err(error) => drop(answer.send(Err(self.noted(error)))),
+                        Ok(mut applied) => self.answer(&command, waiter, applied.pop().unwrap_or_default()),
+                        Err(error) => waiter.tell(Err(self.noted(error))),
                     }
                 }
             }
             Err(error) => {
                 let error = self.noted(error);
-                for (_, answer) in group {
-                    drop(answer.send(Err(copy(&error))));
+                for (_, waiter) in group {
+                    waiter.tell(Err(copy(&error)));
                 }
             }
         }
     }
 
-    fn answer(&self, command: &Command, answer: oneshot::Sender<Result<Applied, StoreError>>, applied: Applied) {
+    fn answer(&self, command: &Command, waiter: Waiter, applied: Applied) {
         let is_for_peer = matches!(command, Command::Apply { origin: Origin::Peer(_), .. });
         let is_news = !applied.new.is_empty() || !applied.versions.is_empty();
         if is_news && !is_for_peer {
@@ -399,7 +421,7 @@ impl Writer {
                 self.shared.missed_news.store(true, Ordering::Relaxed);
             }
         }
-        drop(answer.send(Ok(applied)));
+        waiter.tell(Ok(applied));
     }
 
     fn commit_once<A>(&mut self, group: &[(impl std::borrow::Borrow<Command>, A)]) -> Result<Vec<Applied>, StoreError> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bib_core::api::request::{ContextFor, Paging};
-use bib_core::catalog::record::Kept;
+use bib_core::catalog::record::{Charge, Kept};
 use bib_core::catalog::resolve::{self, ResolveError};
 use bib_core::catalog::{content, list, log, record};
 use bib_core::command::{Applied, Command, OpOutcome, Origin, Refused};
@@ -678,6 +678,44 @@ fn kept_content_outlives_its_dataset_and_has_its_grace_when_it_is_kept_no_more()
     assert_eq!(content::kept(&*story.0.read(), None, 10).unwrap(), []);
     story.0.run(&NOW_OR_NEVER, NOW).unwrap();
     assert_eq!(story.0.catalog.dump(Table::Pins), []);
+}
+
+#[test]
+fn quotas_count_what_is_here_once_and_no_more_when_it_goes() {
+    let (mut story, topic) = Story::begin();
+    let dataset = story.dataset(1, topic, "temps");
+    let other = story.dataset(1, topic, "winds");
+    let manifest = ManifestId::from_bytes(bib_core::hash::hash(b"1.0.0"));
+    let used = |story: &Story| {
+        let read = story.0.read();
+        (content::topic_bytes(&*read, &topic).unwrap(), content::user_bytes(&*read, &user(1)).unwrap())
+    };
+    let sized = |dataset| match publish(dataset, "1.0.0") {
+        Body::PublishVersion(new) => Body::PublishVersion(NewVersion { size: 500, ..new }),
+        other => panic!("{other:?}"),
+    };
+    story.act(1, topic, sized(dataset));
+    assert_eq!(used(&story), (0, 0), "it is not here");
+    let charge = Charge::of(topic, user(1), 500);
+    story.0.run(&Command::Fetched { manifest, charge }, NOW).unwrap();
+    story.act(1, topic, sized(other));
+    assert_eq!(used(&story), (500, 500), "the same content counts once");
+    story.act(1, topic, Body::DeleteDataset { dataset });
+    assert_eq!(used(&story), (500, 500));
+    story.0.run(&Command::ContentLost(manifest), NOW).unwrap();
+    assert_eq!(used(&story), (0, 0));
+    story.0.run(&Command::ContentHere(manifest), NOW).unwrap();
+    assert_eq!(used(&story), (500, 500), "it is as it was");
+    story.act(1, topic, Body::DeleteDataset { dataset: other });
+    assert_eq!(used(&story), (500, 500), "it has its grace");
+    story.0.run(&NOW_OR_NEVER, NOW).unwrap();
+    assert_eq!(used(&story), (0, 0));
+    // What is staged counts when it is named.
+    let third = story.dataset(1, topic, "rain");
+    story.0.run(&Command::Stage(manifest), NOW).unwrap();
+    assert_eq!(used(&story), (0, 0));
+    story.act(1, topic, sized(third));
+    assert_eq!(used(&story), (500, 500));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
+use bib_core::api::care::Space;
 use bib_core::api::event::{KeysFigures, Status};
 use bib_core::api::{Event, Request};
 
@@ -12,7 +13,7 @@ use crate::commands::admin::keys::shares;
 use crate::commands::print_fields;
 use crate::error::Result;
 use crate::keys::Need;
-use crate::render::human::{count, duration, size};
+use crate::render::human::{count, duration, minute, n, size};
 use crate::render::json;
 
 /// show how the node is
@@ -34,10 +35,35 @@ pub(crate) fn run(ctx: &Context, _args: &StatusArgs) -> Result<()> {
     if ctx.ui.is_json() {
         return ctx.ui.json(&json::status(&status));
     }
+    for reason in &status.degraded {
+        ctx.ui.warn(reason);
+    }
     if let Some(reason) = &status.read_only {
         ctx.ui.warn(&format!("the node takes no more writes: {reason}"));
     }
     print_fields(ctx, &fields(&status))
+}
+
+/// What uses the space, a line for each that there is.
+fn space(space: &Space) -> String {
+    let mut lines = vec![format!("{} of {} may still be stored", size(space.remaining_bytes), size(space.quota_bytes))];
+    if let Some(at) = space.counted_at {
+        let parts = [
+            ("in versions", space.live_bytes),
+            ("pinned or staged", space.kept_bytes),
+            ("released, kept for a while", space.released_bytes),
+            ("unreferenced", space.unreferenced_bytes),
+        ];
+        let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
+        let parts: Vec<String> = parts.map(|(name, bytes)| format!("{} {name}", size(*bytes))).collect();
+        let parts = if parts.is_empty() { "nothing stored".to_owned() } else { parts.join(", ") };
+        lines.push(format!("{parts} (counted {})", minute(at)));
+    }
+    if space.dead_bytes > 0 {
+        lines.push(format!("{} to be given back", size(space.dead_bytes)));
+    }
+    lines.push(format!("{} catalog, {} index", size(space.catalog_bytes), size(space.index_bytes)));
+    lines.join("\n")
 }
 
 fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
@@ -83,6 +109,9 @@ fn fields(status: &Status) -> Vec<(&'static str, Option<String>)> {
         ("in place", in_place),
         ("at rest", Some(at_rest(status.keys.as_ref()))),
         ("data", Some(format!("{} ({} free)", status.data_dir, size(status.free_bytes)))),
+        ("space", Some(space(&status.space))),
+        ("damaged", Some(status.space.damaged_chunks).filter(|n| *n > 0).map(|chunks| n(chunks, "chunk"))),
+        ("degraded", Some(status.degraded.join("\n"))),
         ("memory", Some(memory)),
         ("threads", Some(status.threads.join(", "))),
         ("workers", Some(workers.join("\n"))),

@@ -1,7 +1,7 @@
 //! Results as JSON. The field names are stable: they may be added to, never renamed. Ids are text, times are RFC 3339
 //! in UTC, sizes are bytes.
 
-use bib_core::api::care::{Hurt, Pinned, Verified, Worker};
+use bib_core::api::care::{Collected, Hurt, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
 use bib_core::api::event::{KeysFigures, Peer, Staged, Status};
 use bib_core::id::UserId;
 use bib_core::model::dataset::DatasetStatus;
@@ -105,6 +105,8 @@ pub(crate) fn status(status: &Status) -> Value {
         "read_only": status.read_only,
         "encrypted": status.keys.is_some(),
         "keys": status.keys.as_ref().map(keys),
+        "space": space(&status.space),
+        "degraded": status.degraded,
     })
 }
 
@@ -266,6 +268,56 @@ pub(crate) fn verified(verified: &Verified) -> Value {
         "damaged": verified.damaged,
         "missing": verified.missing,
         "fetched": verified.fetched,
+    })
+}
+
+/// What a collection came to.
+pub(crate) fn collected(collected: &Collected) -> Value {
+    json!({
+        "dry_run": collected.dry_run,
+        "live_chunks": collected.live_chunks,
+        "live_bytes": collected.live_bytes,
+        "young_chunks": collected.young_chunks,
+        "young_bytes": collected.young_bytes,
+        "dead_chunks": collected.dead_chunks,
+        "dead_bytes": collected.dead_bytes,
+        "unlinked_bytes": collected.unlinked_bytes,
+        "punched_bytes": collected.punched_bytes,
+        "rewritten_bytes": collected.rewritten_bytes,
+        "written_bytes": collected.written_bytes,
+        "evicted": collected.evicted,
+    })
+}
+
+/// What a look at stored bytes came to.
+pub(crate) fn scrubbed(scrubbed: &Scrubbed) -> Value {
+    json!({
+        "chunks": scrubbed.chunks,
+        "bytes": scrubbed.bytes,
+        "damaged": scrubbed.damaged,
+        "hurt": scrubbed.hurt,
+    })
+}
+
+/// What an index made anew has.
+pub(crate) fn rebuilt(rebuilt: &Rebuilt) -> Value {
+    json!({ "chunks": rebuilt.chunks, "bytes": rebuilt.bytes, "lost": rebuilt.lost })
+}
+
+/// What uses the space.
+fn space(space: &Space) -> Value {
+    json!({
+        "counted_at": optional(space.counted_at.as_ref()),
+        "live_bytes": space.live_bytes,
+        "kept_bytes": space.kept_bytes,
+        "released_bytes": space.released_bytes,
+        "unreferenced_bytes": space.unreferenced_bytes,
+        "dead_bytes": space.dead_bytes,
+        "index_bytes": space.index_bytes,
+        "catalog_bytes": space.catalog_bytes,
+        "quota_bytes": space.quota_bytes,
+        "remaining_bytes": space.remaining_bytes,
+        "damaged_chunks": space.damaged_chunks,
     })
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bib_core::api::care::{Pinned, Verified, Worker};
+use bib_core::api::care::{Collected, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
 use bib_core::api::event::{
     ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, SplitFigures, Staged, Status,
 };
@@ -323,6 +323,22 @@ impl World {
                 progress: Some((1, Some(4))),
                 figures: vec![("live_bytes".to_owned(), 3 << 20), ("dead_chunks".to_owned(), 1_234)],
             })]),
+            Request::Gc { dry_run, .. } => Ok(vec![
+                Event::Progress(Progress::default()),
+                Event::Collected(Collected {
+                    dry_run: *dry_run,
+                    live_chunks: 1_000,
+                    live_bytes: 64 << 20,
+                    dead_chunks: 20,
+                    dead_bytes: 3 << 20,
+                    punched_bytes: 2 << 20,
+                    ..Collected::default()
+                }),
+            ]),
+            Request::Scrub => {
+                Ok(vec![Event::Scrubbed(Scrubbed { chunks: 3, bytes: 4_096, damaged: 0, hurt: Vec::new() })])
+            }
+            Request::Rebuild => Ok(vec![Event::Rebuilt(Rebuilt { chunks: 3, bytes: 4_096, lost: 1 })]),
             Request::Verify { reference, .. } => {
                 let (path, version) = self.version(reference)?;
                 Ok(vec![Event::Verified(Verified {
@@ -614,6 +630,17 @@ pub(crate) fn status() -> Status {
         gossip_refused: vec![("replay".to_owned(), 4), ("forged".to_owned(), 0)],
         read_only: None,
         keys: None,
+        space: Space {
+            counted_at: Some(Timestamp(1_795_530_245_000_000)),
+            live_bytes: 290 << 20,
+            released_bytes: 10 << 20,
+            index_bytes: 1 << 20,
+            catalog_bytes: 2 << 20,
+            quota_bytes: 8 << 30,
+            remaining_bytes: 7 << 30,
+            ..Space::default()
+        },
+        degraded: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::api::care::{Hurt, Pinned, Verified, Worker};
+use crate::api::care::{Collected, Hurt, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
 use crate::id::{ContentId, ManifestId, NodeId, OpId, TopicId, UserId};
 use crate::model::manifest::Entry;
 use crate::model::{Dataset, Topic, Version};
@@ -66,6 +66,10 @@ pub struct Status {
     pub read_only: Option<String>,
     /// The keys, when what is stored is encrypted.
     pub keys: Option<KeysFigures>,
+    /// What uses the space.
+    pub space: Space,
+    /// Why the node does less than it should, a sentence each.
+    pub degraded: Vec<String>,
 }
 
 /// What may be known of the keys of an encrypted node.
@@ -334,4 +338,10 @@ pub enum Event {
         /// Its line.
         text: ShareText,
     },
+    /// Answers `Gc`.
+    Collected(Collected),
+    /// Answers `Scrub`.
+    Scrubbed(Scrubbed),
+    /// Answers `Rebuild`.
+    Rebuilt(Rebuilt),
 }

@@ -221,4 +221,15 @@ pub enum Request {
         /// For whom each is sealed, in order; none = all of them plain.
         to: Vec<UserId>,
     },
+    /// Give back the space of what nothing names → `Event::Progress`…, `Event::Collected`.
+    Gc {
+        /// Only look.
+        dry_run: bool,
+        /// How old released and unnamed content has to be, in seconds; `None` = as configured.
+        min_age_s: Option<u64>,
+    },
+    /// Read everything that is stored and check it → `Event::Progress`…, `Event::Scrubbed`.
+    Scrub,
+    /// Make the index of the chunk store anew from its segments → `Event::Progress`…, `Event::Rebuilt`.
+    Rebuild,
 }

@@ -9,10 +9,11 @@
 use std::time::Duration;
 
 use super::store::{change_pin, put};
-use crate::catalog::record::{GraceClock, Kept, Pin, corrupt, keys_after};
+use crate::catalog::record::{Charge, GraceClock, Kept, Pin, corrupt, keys_after};
 use crate::catalog::{keys, record};
 use crate::id::ManifestId;
 use crate::limits;
+use crate::model::Version;
 use crate::port::{CatalogRead, CatalogTxn, StoreError, Table};
 use crate::time::Timestamp;
 
@@ -50,8 +51,19 @@ pub(super) fn here(txn: &mut dyn CatalogTxn, manifest: &ManifestId, now: Timesta
     let steady = steady(txn, now)?;
     change_pin(txn, manifest, |pin| {
         *pin = Pin { is_here: true, is_evicted: false, used_at: Some(steady), ..*pin };
-        release_unnamed(pin, steady);
+        pin.release_unnamed(steady);
     })
+}
+
+/// All chunks of a version were fetched.
+pub(super) fn fetched(
+    txn: &mut dyn CatalogTxn,
+    manifest: &ManifestId,
+    charge: Charge,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    here(txn, manifest, now)?;
+    change_pin(txn, manifest, |pin| pin.charge = pin.charge.or(Some(charge)))
 }
 
 /// Some chunks of a manifest are missing or damaged; the others are kept as they were.
@@ -85,7 +97,7 @@ pub(super) fn keep(
     let steady = steady(txn, now)?;
     change_pin(txn, manifest, |pin| {
         *pin = Pin { is_kept: kept.is_some(), is_evicted: pin.is_evicted && kept.is_none(), ..*pin };
-        release_unnamed(pin, steady);
+        pin.release_unnamed(steady);
     })
 }
 
@@ -124,17 +136,15 @@ pub(super) fn release(
     Ok(())
 }
 
-/// What is held and named by nothing is kept for a while from now on.
-fn release_unnamed(pin: &mut Pin, steady: Timestamp) {
-    if pin.is_here && pin.n_versions == 0 && pin.staged_until.is_none() && !pin.is_kept {
-        pin.released_at = pin.released_at.or(Some(steady));
-    }
-}
-
 /// A version that names a manifest came.
-pub(super) fn name(txn: &mut dyn CatalogTxn, manifest: &ManifestId) -> Result<(), StoreError> {
+pub(super) fn name(txn: &mut dyn CatalogTxn, manifest: &ManifestId, charge: Charge) -> Result<(), StoreError> {
     change_pin(txn, manifest, |pin| {
-        *pin = Pin { n_versions: pin.n_versions.saturating_add(1), released_at: None, is_evicted: false, ..*pin };
+        if pin.is_here {
+            pin.charge = pin.charge.or(Some(charge));
+        }
+        // This is the operation that staged content waited for.
+        let n_versions = pin.n_versions.saturating_add(1);
+        *pin = Pin { n_versions, staged_until: None, released_at: None, is_evicted: false, ..*pin };
     })
 }
 
@@ -159,34 +169,32 @@ pub(super) fn unname(
         if pin.n_versions == 0 {
             pin.is_evicted = false;
         }
-        release_unnamed(pin, steady);
+        pin.release_unnamed(steady);
     })
 }
 
-/// What is left of a pin when its times have run out at `steady`; `min_age` is the grace of released content.
-fn expired(pin: Pin, steady: Timestamp, min_age: Duration) -> Pin {
-    let mut next = pin;
-    if next.staged_until.is_some_and(|end| end <= steady) {
-        next.staged_until = None;
-        // Staged and never named: it had its grace.
-        if next.n_versions == 0 && !next.is_kept && next.released_at.is_none() {
-            return Pin::default();
-        }
+/// Counts content in quotas that was here before they were counted.
+pub(super) fn charge_all(txn: &mut dyn CatalogTxn) -> Result<(), StoreError> {
+    // A new catalog has nothing to count.
+    if txn.len(Table::Versions)? == 0 || txn.get(Table::Meta, keys::CHARGED)?.is_some() {
+        return Ok(());
     }
-    release_unnamed(&mut next, steady);
-    let step = if min_age.is_zero() { Duration::ZERO } else { limits::MAX_GRACE_STEP };
-    if next.released_at.is_some_and(|since| since.saturating_add(min_age + step) <= steady) {
-        next.released_at = None;
-        let is_wanted = next.is_kept || next.staged_until.is_some();
-        if next.n_versions == 0 && !is_wanted {
-            return Pin::default();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = keys_after(&*txn, Table::Versions, &[], after.as_deref(), limits::MAX_SCANNED)?;
+        let Some(last) = page.last() else { break };
+        for key in &page {
+            let version: Version = record::get(&*txn, Table::Versions, key)?.ok_or_else(|| corrupt("a version"))?;
+            let charge = Charge::of(version.topic, version.created_by, version.size);
+            change_pin(txn, &version.manifest, |pin| {
+                if pin.is_here {
+                    pin.charge = pin.charge.or(Some(charge));
+                }
+            })?;
         }
-        // Named only by versions that nobody can see.
-        if !is_wanted {
-            next = Pin { is_here: false, is_evicted: true, ..next };
-        }
+        after = Some(last.clone());
     }
-    next
+    txn.put(Table::Meta, keys::CHARGED, &[])
 }
 
 /// Ends what was kept for a time that is over.
@@ -200,7 +208,7 @@ pub(super) fn expire(txn: &mut dyn CatalogTxn, min_age: Duration, now: Timestamp
         for key in &page {
             let manifest = ManifestId::from_slice(key).ok_or_else(|| corrupt("a pin"))?;
             let pin = record::pin(&*txn, &manifest)?;
-            let left = expired(pin, next.steady, min_age);
+            let left = pin.expired(next.steady, min_age);
             waits |= left.staged_until.is_some() || left.released_at.is_some();
             if left != pin {
                 n_changed += 1;
@@ -242,10 +250,10 @@ mod tests {
     #[test]
     fn one_jump_of_the_clock_does_not_shorten_a_period() {
         let pin = Pin { is_here: true, released_at: Some(START), ..Pin::default() };
-        let after = |time: Duration| expired(pin, START.saturating_add(time), DAY * 7);
+        let after = |time: Duration| pin.expired(START.saturating_add(time), DAY * 7);
         assert_eq!(after(DAY * 7), pin, "half a day of it may have been a jump");
         assert_eq!(after(DAY * 7 + limits::MAX_GRACE_STEP), Pin::default());
-        assert_eq!(expired(pin, START, Duration::ZERO), Pin::default(), "who asks for no grace gets none");
+        assert_eq!(pin.expired(START, Duration::ZERO), Pin::default(), "who asks for no grace gets none");
     }
 
     #[test]
@@ -262,7 +270,7 @@ mod tests {
         assert!(wanted.iter().all(|pin| !pin.is_evictable()));
         let far = START.saturating_add(DAY * 365);
         for pin in wanted {
-            assert!(expired(pin, far, Duration::ZERO).n_versions == 2, "a version names it: {pin:?}");
+            assert!(pin.expired(far, Duration::ZERO).n_versions == 2, "a version names it: {pin:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::grace;
 use super::store::{add, put};
 use crate::catalog::log::OpStatus;
-use crate::catalog::record::{corrupt, keys_after};
+use crate::catalog::record::{Charge, corrupt, keys_after};
 use crate::catalog::{keys, log, record, resolve};
 use crate::id::{DatasetId, OpId, TopicId, VersionId};
 use crate::limits;
@@ -206,7 +206,7 @@ impl Views {
         settle!(txn, Table::VersionNumbers, &number, Table::Versions, Version, semver_taken);
         let order = keys::version_order(&dataset.id, op.position());
         txn.put(Table::VersionOrder, &order, new.semver.to_string().as_bytes())?;
-        grace::name(txn, &new.manifest)?;
+        grace::name(txn, &new.manifest, Charge::of(dataset.topic, op.author, new.size))?;
         dataset.version_count = dataset.version_count.saturating_add(1);
         if dataset.status == DatasetStatus::Draft {
             dataset.status = DatasetStatus::Active;

@@ -2,7 +2,7 @@
 
 use crate::catalog::record::{Kept, corrupt, keys_after};
 use crate::catalog::{keys, record};
-use crate::id::ManifestId;
+use crate::id::{ManifestId, TopicId, UserId};
 use crate::port::{CatalogRead, StoreError, Table};
 use crate::time::Timestamp;
 
@@ -29,6 +29,22 @@ pub fn staged_until(read: &dyn CatalogRead, manifest: &ManifestId) -> Result<Opt
 /// [`StoreError`] when the store cannot be read or holds something else.
 pub fn is_pinned(read: &dyn CatalogRead, manifest: &ManifestId) -> Result<bool, StoreError> {
     Ok(record::pin(read, manifest)?.is_root())
+}
+
+/// Bytes of content that is here and counts in the quota of a topic.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn topic_bytes(read: &dyn CatalogRead, topic: &TopicId) -> Result<u64, StoreError> {
+    record::number(read, Table::Meta, &keys::topic_bytes(topic))
+}
+
+/// Bytes of content that is here and counts in the quota of a user.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn user_bytes(read: &dyn CatalogRead, user: &UserId) -> Result<u64, StoreError> {
+    record::number(read, Table::Meta, &keys::user_bytes(user))
 }
 
 /// One page of what users of this node keep, by manifest.

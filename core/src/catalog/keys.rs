@@ -93,6 +93,19 @@ pub fn worker(name: &str) -> Vec<u8> {
     [b"work".as_slice(), name.as_bytes()].concat()
 }
 
+/// `Meta`: bytes of content that is here and counts in the quota of a topic (8, big endian); absent for 0.
+pub fn topic_bytes(topic: &TopicId) -> Vec<u8> {
+    [b"uset".as_slice(), topic.as_bytes()].concat()
+}
+
+/// `Meta`: bytes of content that is here and counts in the quota of a user (8, big endian); absent for 0.
+pub fn user_bytes(user: &UserId) -> Vec<u8> {
+    [b"useu".as_slice(), user.as_bytes()].concat()
+}
+
+/// `Meta`: content that was here before quotas counted has been charged.
+pub const CHARGED: &[u8] = b"usec";
+
 /// `Meta`: content that a user of this node keeps.
 pub fn kept(manifest: &ManifestId) -> Vec<u8> {
     [KEPT, manifest.as_bytes().as_slice()].concat()

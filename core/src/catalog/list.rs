@@ -4,14 +4,14 @@
 //! those below it; datasets in the order of topics and then of names. What is deleted, and what lies in a deleted topic,
 //! is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::api::request::Paging;
 use crate::catalog::record::{self, ParkedFigures, corrupt, number};
 use crate::catalog::resolve::{self, ResolveError, topic_by_path, topic_path};
 use crate::catalog::{content, keys, log};
-use crate::id::{DatasetId, OpId, TopicId, UserId, VersionId};
+use crate::id::{DatasetId, ManifestId, OpId, TopicId, UserId, VersionId};
 use crate::limits;
 use crate::model::{Dataset, Reference, Topic, TopicPath, Version, VersionStatus};
 use crate::op::{Class, Resource, Role};
@@ -81,7 +81,7 @@ pub struct Counts {
 /// A right on a topic or one above it: resource, user, role, end.
 pub type Member = (Resource, UserId, Role, Option<Timestamp>);
 
-/// Some versions whose content is not here.
+/// Some versions of a long list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Missing {
     /// The versions.
@@ -487,6 +487,35 @@ pub fn versions_missing(
         missing.next = None;
     }
     Ok(missing)
+}
+
+/// Versions whose content is one of some, by id, looking at no more than [`limits::MAX_SCANNED`] versions.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read or holds something else.
+pub fn versions_of_manifests(
+    read: &dyn CatalogRead,
+    after: Option<&VersionId>,
+    manifests: &BTreeSet<ManifestId>,
+) -> Result<Missing, StoreError> {
+    let after = after.map(|id| id.as_bytes().as_slice());
+    let page = record::keys_after(read, Table::Versions, &[], after, limits::MAX_SCANNED)?;
+    let mut found = Missing::default();
+    for key in &page {
+        let id = VersionId::from_slice(key).ok_or_else(|| corrupt("the key of a version"))?;
+        found.next = Some(id);
+        let version = record::version(read, &id)?.ok_or_else(|| corrupt("a version"))?;
+        if manifests.contains(&version.manifest) {
+            found.versions.push(version);
+            if found.versions.len() >= limits::REPLICATE_PAGE {
+                return Ok(found);
+            }
+        }
+    }
+    if page.len() < limits::MAX_SCANNED {
+        found.next = None;
+    }
+    Ok(found)
 }
 
 /// The operations of a topic, of both classes, newest first.

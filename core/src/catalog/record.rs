@@ -4,12 +4,13 @@
 //! [`Pin`], which is of version 2 and reads version 1.
 
 use std::ops::{Bound, ControlFlow};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::keys;
 use crate::encode::{DecodeError, Versioned, decode, decode_exact};
-use crate::id::{DatasetId, ManifestId, TopicId, VersionId};
+use crate::id::{DatasetId, ManifestId, TopicId, UserId, VersionId};
 use crate::limits;
 use crate::model::{Dataset, Topic, Version};
 use crate::op::Role;
@@ -52,9 +53,34 @@ pub struct Pin {
     pub is_evicted: bool,
     /// When it was fetched, or read by users.
     pub used_at: Option<Timestamp>,
+    /// Whose quota its bytes count in, while it is here.
+    pub charge: Option<Charge>,
+}
+
+/// The topic and the user whose quota some content counts in: those of the first version that named it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// The topic of the version.
+    pub topic: TopicId,
+    /// Who published it.
+    pub user: UserId,
+    /// Bytes of its files, at most [`limits::MAX_CHARGE`].
+    pub size: u64,
+}
+
+impl Charge {
+    /// What a version is charged.
+    pub fn of(topic: TopicId, user: UserId, size: u64) -> Self {
+        Self { topic, user, size: size.min(limits::MAX_CHARGE) }
+    }
 }
 
 impl Pin {
+    /// What counts in quotas now.
+    pub const fn charged(&self) -> Option<Charge> {
+        if self.is_here { self.charge } else { None }
+    }
+
     /// Whether nothing is known that is worth a record.
     pub const fn is_empty(&self) -> bool {
         let is_held = self.is_here || self.is_kept || self.staged_until.is_some() || self.released_at.is_some();
@@ -65,6 +91,40 @@ impl Pin {
     pub const fn is_root(&self) -> bool {
         let is_named = self.n_versions > 0 && !self.is_evicted;
         is_named || self.is_kept || self.staged_until.is_some() || self.released_at.is_some()
+    }
+
+    /// Begins the grace of what is held and named by nothing.
+    pub(crate) fn release_unnamed(&mut self, steady: Timestamp) {
+        if self.is_here && self.n_versions == 0 && self.staged_until.is_none() && !self.is_kept {
+            self.released_at = self.released_at.or(Some(steady));
+        }
+    }
+
+    /// What is left of it when the clock of grace says `steady` and released content is kept for `min_age`.
+    #[must_use]
+    pub fn expired(self, steady: Timestamp, min_age: Duration) -> Self {
+        let mut next = self;
+        if next.staged_until.is_some_and(|end| end <= steady) {
+            next.staged_until = None;
+            // Staged and never named: it had its grace.
+            if next.n_versions == 0 && !next.is_kept && next.released_at.is_none() {
+                return Self::default();
+            }
+        }
+        next.release_unnamed(steady);
+        let step = if min_age.is_zero() { Duration::ZERO } else { limits::MAX_GRACE_STEP };
+        if next.released_at.is_some_and(|since| since.saturating_add(min_age + step) <= steady) {
+            next.released_at = None;
+            let is_wanted = next.is_kept || next.staged_until.is_some();
+            if next.n_versions == 0 && !is_wanted {
+                return Self::default();
+            }
+            // Named only by versions that nobody can see.
+            if !is_wanted {
+                next = Self { is_here: false, is_evicted: true, ..next };
+            }
+        }
+        next
     }
 
     /// Whether its content may be given up where space is short: fetched here, and of withdrawn versions alone.
@@ -78,7 +138,7 @@ impl Pin {
 impl Versioned for Pin {
     const WHAT: &'static str = "pin";
     const VERSION: u8 = 2;
-    const MAX_LEN: usize = 96;
+    const MAX_LEN: usize = 192;
 
     fn decode_old(version: u8, bytes: &[u8]) -> Result<Self, DecodeError> {
         if version != 1 {

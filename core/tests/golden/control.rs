@@ -1,6 +1,6 @@
 //! Frames of the control contract.
 
-use bib_core::api::care::{Hurt, Pinned, Verified, Worker};
+use bib_core::api::care::{Collected, Hurt, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
 use bib_core::api::event::{
     ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, ShareText, SplitFigures, Staged, Status, Warning,
 };
@@ -26,9 +26,9 @@ variants!(UploadPart: Entry Data End InPlace);
 variants!(ServerFrame: Hello Ready Item End Failed);
 variants!(Request: Ping Status WhoAmI OpContext OpSubmit OpGet OpLog TopicGet TopicList TopicMembers DatasetGet DatasetList
     Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown
-    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins KeysStatus KeysRotate KeysSplit);
+    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins KeysStatus KeysRotate KeysSplit Gc Scrub Rebuild);
 variants!(Event: Status WhoAmI OpContext Submitted Operation Topic Members Dataset Version Found Total Progress Warning
-    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned Keys Share);
+    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned Keys Share Collected Scrubbed Rebuilt);
 
 fn requests() -> Vec<Request> {
     let reference = || "weather/daily/temps@1.2:a/b.csv".parse::<Reference>().unwrap();
@@ -80,6 +80,10 @@ fn requests() -> Vec<Request> {
         Request::KeysStatus,
         Request::KeysRotate { kek: true, data: false },
         Request::KeysSplit { threshold: 3, total: 5, to: vec![SecretKey::from_seed([1; 32]).user_id()] },
+        Request::Gc { dry_run: true, min_age_s: Some(3_600) },
+        Request::Gc { dry_run: false, min_age_s: None },
+        Request::Scrub,
+        Request::Rebuild,
     ]
 }
 
@@ -121,6 +125,20 @@ fn status() -> Status {
         workers: vec![("expire".to_owned(), "idle".to_owned())],
         read_only: Some("a sync failed".to_owned()),
         keys: Some(keys_figures()),
+        space: Space {
+            counted_at: Some(TIME),
+            live_bytes: 1,
+            kept_bytes: 2,
+            released_bytes: 3,
+            unreferenced_bytes: 4,
+            dead_bytes: 5,
+            index_bytes: 6,
+            catalog_bytes: 7,
+            quota_bytes: 8,
+            remaining_bytes: 9,
+            damaged_chunks: 10,
+        },
+        degraded: vec!["the quota is used up".to_owned()],
     }
 }
 
@@ -237,6 +255,22 @@ fn events() -> Vec<Event> {
         Event::Keys(Box::new(KeysFigures { split: None, ..keys_figures() })),
         Event::Share { index: 1, user: Some(user), text: ShareText::new("bibsealed1-abcde") },
         Event::Share { index: 2, user: None, text: ShareText::new("bibshare1-abcde") },
+        Event::Collected(Collected {
+            dry_run: true,
+            live_chunks: 1,
+            live_bytes: 2,
+            young_chunks: 3,
+            young_bytes: 4,
+            dead_chunks: 5,
+            dead_bytes: 6,
+            unlinked_bytes: 7,
+            punched_bytes: 8,
+            rewritten_bytes: 9,
+            written_bytes: 10,
+            evicted: 11,
+        }),
+        Event::Scrubbed(Scrubbed { chunks: 1, bytes: 2, damaged: 3, hurt: vec!["a/b@1.0.0".to_owned()] }),
+        Event::Rebuilt(Rebuilt { chunks: 1, bytes: 2, lost: 3 }),
     ]
 }
 

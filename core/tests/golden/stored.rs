@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bib_core::catalog::record::{GraceClock, Grants, Kept, Parked, ParkedFigures, Pin, WorkerNote};
+use bib_core::catalog::record::{Charge, GraceClock, Grants, Kept, Parked, ParkedFigures, Pin, WorkerNote};
 use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId, UserId, VersionId};
 use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Topic, TopicStatus, Version, VersionStatus, Visibility};
 use bib_core::op::Role;
@@ -85,6 +85,7 @@ fn pin() -> Pin {
         is_own: true,
         is_evicted: false,
         used_at: Some(TIME),
+        charge: Some(Charge::of(TopicId::from_bytes([2; 32]), UserId::from_bytes([3; 32]), 121_417)),
     }
 }
 
@@ -93,7 +94,7 @@ fn pin_of_version_1_reads_as_content_that_was_published_here() {
     // `is_here`, `staged_until` = `TIME`, `n_versions` = 300.
     let old = crate::unhex("01010180adfee6cec1b006ac02");
     let read: Pin = bib_core::encode::decode(&old).unwrap();
-    assert_eq!(read, Pin { n_withdrawn: 0, released_at: None, is_kept: false, used_at: None, ..pin() });
+    assert_eq!(read, Pin { n_withdrawn: 0, released_at: None, is_kept: false, used_at: None, charge: None, ..pin() });
 }
 
 #[test]

@@ -4,8 +4,11 @@
 //! Invariant: a worker that fails says why, waits and goes on; none ends before the node.
 
 mod expire;
+mod gc;
 mod replicate;
 mod reseal;
+mod schedule;
+mod scrub;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -65,6 +68,14 @@ impl Workers {
         self.update(name, |worker| worker.state = state.into());
     }
 
+    /// What one did has come to an end.
+    pub(crate) fn rest(&self, name: &'static str) {
+        if let Some(worker) = self.0.borrow_mut().get_mut(name) {
+            IDLE.clone_into(&mut worker.state);
+            worker.progress = None;
+        }
+    }
+
     /// Names and states.
     pub(crate) fn list(&self) -> Vec<(String, String)> {
         self.0.borrow().values().map(|worker| (worker.name.clone(), worker.state.clone())).collect()
@@ -81,8 +92,13 @@ const IDLE: &str = "idle";
 
 /// Begins all of it.
 pub(crate) fn start(ctx: &Rc<Context>) -> Vec<Task<Option<()>>> {
-    let workers: [Box<dyn Worker>; 3] =
-        [Box::new(expire::Expire), Box::new(replicate::Replicate::default()), Box::new(reseal::Reseal)];
+    let workers: [Box<dyn Worker>; 5] = [
+        Box::new(expire::Expire),
+        Box::new(replicate::Replicate::default()),
+        Box::new(reseal::Reseal),
+        Box::new(gc::Gc::default()),
+        Box::new(scrub::Scrub),
+    ];
     workers.into_iter().map(|worker| ctx.spawner.spawn(worker.name(), run(ctx.clone(), worker))).collect()
 }
 
@@ -103,7 +119,10 @@ async fn run(ctx: Rc<Context>, mut worker: Box<dyn Worker>) {
         ctx.workers.update(name, |worker| {
             worker.state = state;
             worker.progress = None;
-            (worker.last_run, worker.next_run) = (Some(timestamp()), next_run);
+            // Those that keep a calendar say both themselves.
+            if !schedule::KEEPS_CALENDAR.contains(&name) {
+                (worker.last_run, worker.next_run) = (Some(timestamp()), next_run);
+            }
         });
         match next {
             Next::Within(pause) => drop(within(pause, worker.told(&ctx)).await),

@@ -67,12 +67,16 @@ fn read_chunk(stores: &Stores, id: &ChunkId, figures: &mut Figures) -> Result<(H
     figures.chunks += 1;
     match stores.chunks().get(id) {
         Ok(Some(chunk)) => Ok((Health::Good, Some(chunk))),
+        Ok(None) if stores.chunks().is_damaged(id)? => {
+            figures.damaged += 1;
+            Ok((Health::Damaged, None))
+        }
         Ok(None) => {
             figures.missing += 1;
             Ok((Health::Missing, None))
         }
-        Err(StoreError::Corrupt(why)) => {
-            log::warn!(chunk = id.short(), why = why.as_str(); "a chunk is damaged");
+        Err(error @ (StoreError::Corrupt(_) | StoreError::Changed { .. })) => {
+            log::warn!(chunk = id.short(), why:% = error; "a chunk is damaged");
             figures.damaged += 1;
             Ok((Health::Damaged, None))
         }

@@ -16,6 +16,9 @@ pub struct Budget {
     pub catalog_cache: usize,
     /// Pages that redb keeps of the chunk index.
     pub index_cache: usize,
+    /// The filter of what a collection of garbage marks. With less than a byte for each chunk it keeps some garbage until
+    /// the next one.
+    pub gc_filter: usize,
     /// Threads of the pool, each with a chunk or two in hand; a count.
     pub pool_threads: usize,
     /// Chunks on their way from peers or between the network and the store, over all fetches.
@@ -54,14 +57,15 @@ impl Budget {
         Self {
             catalog_cache: bytes(4, 32 << 20),
             index_cache: bytes(4, 32 << 20),
+            gc_filter: bytes(3, 16 << 20),
             pool_threads: usize::try_from((free / (8 << 20)).clamp(2, 4)).unwrap_or(2),
-            fetch_bytes: bytes(17, most_in_flight),
+            fetch_bytes: bytes(16, most_in_flight),
             serve_bytes: bytes(11, 64 << 20),
             session_bytes: bytes(11, MAX_SESSIONS as u64 * (4 << 20)),
-            mailbox_bytes: bytes(4, 8 << 20),
+            mailbox_bytes: bytes(3, 8 << 20),
             peer_bytes: bytes(6, 8 << 20),
             n_ingests: usize::try_from((free / (24 << 20)).clamp(1, 8)).unwrap_or(1),
-            cached_ops: usize::try_from(share(5, 64 << 20) / (2 * CACHED_OP)).unwrap_or(usize::MAX),
+            cached_ops: usize::try_from(share(4, 64 << 20) / (2 * CACHED_OP)).unwrap_or(usize::MAX),
             max_peers: usize::try_from((share(8, 400 * PEER) / PEER).max(8)).unwrap_or(8),
         }
     }
@@ -77,7 +81,7 @@ mod tests {
     fn parts_never_exceed_the_limit_and_serve_the_largest_chunk() {
         for memory in [MIN_MEMORY, 64 << 20, 128 << 20, 1 << 30, 64 << 30] {
             let budget = Budget::of(memory);
-            let caches = budget.catalog_cache + budget.index_cache;
+            let caches = budget.catalog_cache + budget.index_cache + budget.gc_filter;
             let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes + budget.mailbox_bytes;
             let flows = flows + budget.peer_bytes;
             let in_hand = (budget.pool_threads + budget.n_ingests) * 2 * MAX_CHUNK_LEN;

@@ -1,6 +1,7 @@
 //! Care of the store, as users ask for it: what the node does by itself, checking versions, keeping content.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bib_core::api::care::{Hurt, Pinned, Verified};
 use bib_core::api::event::Progress;
@@ -16,8 +17,9 @@ use bib_core::machine::transfer::outcome::{AskOrder, Wanted};
 use bib_core::model::Reference;
 use bib_core::port::StoreError;
 
-use super::{catalog, require_user, store_failure};
+use super::{catalog, require_operator, require_user, store_failure};
 use crate::care::verify::{Figures, Verifier};
+use crate::care::{Pace, collect, rebuild, scrub};
 use crate::control::{Caller, Output};
 use crate::fetch::{Update, of_stall};
 use crate::node::Context;
@@ -30,6 +32,33 @@ pub(crate) async fn workers(ctx: &Context, out: &Output) -> Result<()> {
         out.event(Event::Worker(worker)).await?;
     }
     Ok(())
+}
+
+pub(crate) async fn gc(
+    ctx: &Rc<Context>,
+    caller: &Caller,
+    (dry_run, min_age_s): (bool, Option<u64>),
+    out: &Output,
+) -> Result<()> {
+    require_operator(caller, "give back its space")?;
+    let min_age = min_age_s.map_or(ctx.config().gc_min_age, Duration::from_secs);
+    let how = collect::How { dry_run, min_age, pace: Pace::Asked };
+    let collected = collect::collect(ctx, how, &|progress| out.try_event(Event::Progress(progress))).await?;
+    out.event(Event::Collected(collected)).await
+}
+
+pub(crate) async fn scrub(ctx: &Rc<Context>, caller: &Caller, out: &Output) -> Result<()> {
+    require_operator(caller, "have it read all that it stores")?;
+    let last_run = timestamp();
+    let how = scrub::How { bytes: None, from: None, pace: Pace::Asked, last_run };
+    let scrubbed = scrub::scrub(ctx, how, &|progress| out.try_event(Event::Progress(progress))).await?;
+    out.event(Event::Scrubbed(scrubbed)).await
+}
+
+pub(crate) async fn rebuild(ctx: &Rc<Context>, caller: &Caller, out: &Output) -> Result<()> {
+    require_operator(caller, "make its index anew")?;
+    let rebuilt = rebuild::rebuild(ctx, &|progress| out.try_event(Event::Progress(progress))).await?;
+    out.event(Event::Rebuilt(rebuilt)).await
 }
 
 /// Reads all of a version; tells of files that are not whole when `tells` says so.

@@ -219,6 +219,9 @@ async fn chunker_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<Chunker
 pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<u64, PublishError> {
     let (data_dir, allowed) = (ctx.data_dir.clone(), ctx.allowed());
     let disk = ctx.store.blocking("disk space", move |stores| Disk::look(stores, &data_dir)).await?;
+    if disk.usage(&allowed).is_pressed() {
+        ctx.pressed.notify();
+    }
     disk.check(&allowed, more).map_err(PublishError::NoRoom)?;
     Ok(disk.room(&allowed).min(SPACE_CHECK))
 }
@@ -275,6 +278,8 @@ pub(crate) async fn ingest(
         check_room(ctx, expected).await?;
     }
     let stores = ctx.store.stores();
+    // What is put or found from here on is not collected before the command that names it is committed.
+    let lease = stores.chunks().lease();
     let in_place = in_place.then(|| FilesInPlace::new(ctx.data_dir.clone()));
     let builder = Builder::new(kind, chunker);
     let mut ingest = Ingest { stores, builder, figures: Figures::default(), in_place, may_name_place: false };
@@ -306,7 +311,7 @@ pub(crate) async fn ingest(
         out.try_event(Event::Progress(ingest.progress(expected)));
     }
     let (built, figures) = ctx.store.blocking("ingest", move |_| ingest.finish()).await?;
-    ctx.store.apply(Command::Stage(built.manifest)).await.map_err(PublishError::from)?;
+    ctx.store.apply_leased(Command::Stage(built.manifest), lease).await.map_err(PublishError::from)?;
     let Built { manifest, content, size, n_files, n_chunks } = built;
     log::info!(
         manifest = manifest.short(), bytes = size, files = n_files, new_bytes = figures.new_bytes;

@@ -1,9 +1,10 @@
 //! How the node is, and who calls.
 
+use bib_core::api::care::Space;
 use bib_core::api::event::Status;
 use bib_core::api::{Event, Failure};
 use bib_core::catalog::list;
-use bib_core::port::StoreError;
+use bib_core::port::{ChunkStoreStats, StoreError};
 
 use super::store_failure;
 use crate::control::{Caller, Output};
@@ -22,11 +23,15 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
         .blocking("status", move |stores| {
             let read = stores.catalog().begin_read()?;
             let counts = list::counts(read.as_ref())?;
-            let free = Disk::look(stores, &data_dir)?.free;
-            Ok::<_, StoreError>((counts, stores.chunks().stats()?, free))
+            let disk = Disk::look(stores, &data_dir)?;
+            let catalog_bytes = std::fs::metadata(data_dir.join("catalog.redb")).map_or(0, |data| data.len());
+            Ok::<_, StoreError>((counts, stores.chunks().stats()?, disk, catalog_bytes))
         })
         .await;
-    let (counts, chunks, free_bytes) = looked_at.map_err(|error| store_failure(&error))?;
+    let (counts, chunks, disk, catalog_bytes) = looked_at.map_err(|error| store_failure(&error))?;
+    let space = space(ctx, &disk, &chunks, catalog_bytes);
+    let degraded =
+        disk.check(&ctx.allowed(), 1).err().map(|failure| format!("nothing more is stored: {}", failure.message));
     let config = ctx.config();
     let status = {
         let view = ctx.network.view.borrow();
@@ -45,7 +50,7 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             n_parked: counts.n_parked,
             chunks,
             data_dir: ctx.data_dir.display().to_string(),
-            free_bytes,
+            free_bytes: disk.free,
             memory_limit: config.memory,
             rss_bytes: resident_bytes(),
             threads: threads(),
@@ -55,9 +60,35 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             gossip_refused: view.gossip_refused.clone(),
             read_only: ctx.store.read_only(),
             keys: ctx.keys.as_ref().map(|keys| keys.figures(&ctx.store.stores())),
+            space,
+            degraded: degraded.into_iter().collect(),
         }
     };
     out.event(Event::Status(Box::new(status))).await
+}
+
+/// What uses the space, as the last collection counted it.
+fn space(ctx: &Context, disk: &Disk, chunks: &ChunkStoreStats, catalog_bytes: u64) -> Space {
+    let allowed = ctx.allowed();
+    let gc = ctx.workers.all().into_iter().find(|worker| worker.name == "gc");
+    let figure = |name: &str| {
+        let figures = gc.iter().flat_map(|worker| &worker.figures);
+        figures.filter(|(known, _)| known == name).map(|(_, figure)| *figure).next()
+    };
+    let counted = figure("live_bytes").is_some();
+    Space {
+        counted_at: gc.as_ref().and_then(|worker| worker.last_run).filter(|_| counted),
+        live_bytes: figure("live_bytes").unwrap_or(0),
+        kept_bytes: figure("kept_bytes").unwrap_or(0),
+        released_bytes: figure("released_bytes").unwrap_or(0),
+        unreferenced_bytes: figure("unreferenced_bytes").unwrap_or(0),
+        dead_bytes: chunks.dead_bytes,
+        index_bytes: chunks.index_bytes,
+        catalog_bytes,
+        quota_bytes: disk.quota(&allowed),
+        remaining_bytes: disk.room(&allowed),
+        damaged_chunks: chunks.n_damaged,
+    }
 }
 
 /// Resident memory of the process; 0 where the system does not say.

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use crate::catalog::record::{Pin, corrupt, read_value};
 use crate::encode::decode;
@@ -16,6 +17,7 @@ use crate::id::{ChunkId, ManifestId};
 use crate::limits::{MARK_MEMORY, MARK_PINS, MAX_PAGE_DEPTH};
 use crate::model::manifest::{ChunkRef, Page, PageList};
 use crate::port::{CatalogRead, Order, StoreError, Table};
+use crate::time::Timestamp;
 
 /// A page as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +78,18 @@ pub struct Figures {
     pub n_shared: u64,
     /// Pins of which something is not here, or of which no page makes sense.
     pub n_partial: u64,
+    /// Bytes of content of pins that no version names and that are kept or staged.
+    pub kept_bytes: u64,
+    /// Bytes of content of pins that are released.
+    pub released_bytes: u64,
+}
+
+/// Why a pin keeps its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Named,
+    Kept,
+    Released,
 }
 
 /// What a list of ids on the way down is about.
@@ -137,6 +151,10 @@ pub struct Marker {
     has_all_pins: bool,
     /// The pin whose pages are walked, and whether all of it should be here.
     pin: Option<(ManifestId, bool)>,
+    /// What its content counts as.
+    class: Class,
+    /// Pins count as they would be when the clock of grace says so, and released content is kept for so long.
+    as_if: Option<(Timestamp, Duration)>,
     levels: Vec<Level>,
     /// Absent for a search, which shows the chunks of each manifest for itself.
     memory: Option<Memory>,
@@ -156,6 +174,8 @@ impl Marker {
             after: None,
             has_all_pins: false,
             pin: None,
+            class: Class::Named,
+            as_if: None,
             levels: Vec::new(),
             memory: Some(Memory::default()),
             n_pages: 0,
@@ -168,6 +188,16 @@ impl Marker {
     /// A walk that looks for something: every manifest is shown whole, and what is damaged or lost is passed over.
     pub fn search(max_pages: u64) -> Self {
         Self { memory: None, ..Self::new(max_pages) }
+    }
+
+    /// The same walk, over pins as [`Pin::expired`] would leave them.
+    #[must_use]
+    pub fn as_if(self, steady: Timestamp, min_age: Duration) -> Self {
+        Self { as_if: Some((steady, min_age)), ..self }
+    }
+
+    fn now(&self, pin: Pin) -> Pin {
+        self.as_if.map_or(pin, |(steady, min_age)| pin.expired(steady, min_age))
     }
 
     /// How far it is.
@@ -207,12 +237,12 @@ impl Marker {
     fn read_pins(&mut self, read: &dyn CatalogRead) -> Result<(), StoreError> {
         let after = self.after.map(|id| id.as_bytes().to_vec());
         let lower = after.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let (mut n, mut last, mut failed) = (0, None, None);
+        let (mut n, mut last, mut failed, as_if) = (0, None, None, self.as_if);
         read.scan(Table::Pins, (lower, std::ops::Bound::Unbounded), Order::Ascending, &mut |key, value| {
             let pin = read_value::<Pin>(value);
             match (ManifestId::from_slice(key), pin) {
                 (Some(manifest), Ok(pin)) => {
-                    if pin.is_root() {
+                    if as_if.map_or(pin, |(steady, min_age)| pin.expired(steady, min_age)).is_root() {
                         self.pins.push_back(manifest);
                     }
                     last = Some(manifest);
@@ -238,13 +268,18 @@ impl Marker {
         load: &mut dyn FnMut(&ChunkId) -> Result<Loaded, StoreError>,
         mark: &mut Mark<'_>,
     ) -> Result<(), MarkError> {
-        let pin = crate::catalog::record::pin(read, &manifest)?;
+        let pin = self.now(crate::catalog::record::pin(read, &manifest)?);
         self.figures.n_pins += 1;
         // It may have gone since it was read; what keeps it now, if anything, came later and is marked by the store.
         if !pin.is_root() {
             return Ok(());
         }
         self.pin = Some((manifest, pin.is_here));
+        self.class = match pin {
+            Pin { released_at: Some(_), .. } => Class::Released,
+            Pin { n_versions: 0, .. } => Class::Kept,
+            _ => Class::Named,
+        };
         self.n_pages = 0;
         self.is_partial = false;
         let id = ChunkId::from(manifest);
@@ -261,18 +296,20 @@ impl Marker {
         };
         // The last one in is walked first.
         self.open_list(id, root.entries, Kind::Entries, |_| {}, read)?;
-        let mut n_marks = 0;
+        let (mut n_marks, mut bytes) = (0, 0);
         self.open_list(
             id,
             root.chunks,
             Kind::Chunks,
             |chunk: &ChunkRef| {
                 n_marks += 1;
+                bytes += u64::from(chunk.len);
                 mark(&manifest, chunk);
             },
             read,
         )?;
         self.figures.n_marks += n_marks;
+        self.count(bytes);
         if self.levels.is_empty() {
             self.close();
         }
@@ -345,6 +382,7 @@ impl Marker {
             Some(Page::Chunks(chunks)) if kind == Kind::Chunks && depth == 0 => {
                 chunks.iter().for_each(|chunk| mark(&manifest, chunk));
                 self.figures.n_marks += chunks.len() as u64;
+                self.count(chunks.iter().map(|chunk| u64::from(chunk.len)).sum());
                 self.learn(id);
                 return Ok(());
             }
@@ -395,6 +433,14 @@ impl Marker {
     fn learn(&mut self, page: ChunkId) {
         if let Some(memory) = &mut self.memory {
             memory.learn(page);
+        }
+    }
+
+    const fn count(&mut self, bytes: u64) {
+        match self.class {
+            Class::Named => {}
+            Class::Kept => self.figures.kept_bytes = self.figures.kept_bytes.saturating_add(bytes),
+            Class::Released => self.figures.released_bytes = self.figures.released_bytes.saturating_add(bytes),
         }
     }
 
