@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vsss_rs::Gf256;
-use zeroize::{Zeroize, Zeroizing};
+use vsss_rs::{Gf256, IdentifierGf256, Polynomial, ReadableShareSet};
+use zeroize::Zeroizing;
 
 pub use rand_core::CryptoRng;
 pub use text::{ShareError, ShareLine, lines};
@@ -211,19 +211,27 @@ pub enum CombineError {
     },
 }
 
+/// A point of a polynomial: where, and its value there.
+type Point = (IdentifierGf256, IdentifierGf256);
+
+const fn element(byte: u8) -> IdentifierGf256 {
+    IdentifierGf256(Gf256(byte))
+}
+
 /// Splits a key into shares.
 pub fn split(secret: &[u8; KEY_LEN], scheme: Scheme, set: SetId, rng: &mut impl CryptoRng) -> Vec<Share> {
-    let (threshold, total) = (usize::from(scheme.threshold), usize::from(scheme.total));
-    let points = Gf256::split_bytes(threshold, total, secret, rng)
-        .expect("2 <= threshold <= total <= 16, and the secret is not empty");
-    let share = |mut point: Vec<u8>| {
-        let mut value = Zeroizing::new([0; KEY_LEN]);
-        value.copy_from_slice(&point[1..]);
-        let index = point[0];
-        point.zeroize();
-        Share { name: ShareName { set, index, scheme }, value }
-    };
-    points.into_iter().map(share).collect()
+    let threshold = usize::from(scheme.threshold);
+    let share = |index| Share { name: ShareName { set, index, scheme }, value: Zeroizing::new([0; KEY_LEN]) };
+    let mut shares: Vec<Share> = (1..=scheme.total).map(share).collect();
+    let mut polynomial: [Point; MAX_SHARES as usize] = Polynomial::<Point>::create(threshold);
+    for (at, byte) in secret.iter().enumerate() {
+        Polynomial::<Point>::fill(&mut polynomial, &element(*byte), &mut *rng, threshold)
+            .expect("there is room for 16 coefficients, and a threshold is not more");
+        for share in &mut shares {
+            share.value[at] = polynomial.evaluate(&element(share.name.index), threshold).0.0;
+        }
+    }
+    shares
 }
 
 /// Finds out whether shares belong together, and are enough; returns how many are needed.
@@ -259,14 +267,13 @@ pub fn check(shares: &[Share]) -> Result<Scheme, CombineError> {
 /// [`CombineError`] when they do not belong together or are too few.
 pub fn combine(shares: &[Share]) -> Result<Zeroizing<[u8; KEY_LEN]>, CombineError> {
     let scheme = check(shares)?;
-    let points = shares.iter().take(usize::from(scheme.threshold));
-    let mut points: Vec<Vec<u8>> =
-        points.map(|share| [[share.name.index].as_slice(), share.value.as_slice()].concat()).collect();
-    let secret = Gf256::combine_bytes(&points).map(Zeroizing::new);
-    points.iter_mut().for_each(Zeroize::zeroize);
-    let secret = secret.expect("the numbers differ and are not zero, and all values have one length");
+    let shares = &shares[..usize::from(scheme.threshold)];
     let mut key = Zeroizing::new([0; KEY_LEN]);
-    key.copy_from_slice(&secret);
+    for (at, byte) in key.iter_mut().enumerate() {
+        let points = shares.iter().map(|share| (element(share.name.index), element(share.value[at])));
+        let points: Vec<Point> = points.collect();
+        *byte = points.combine().expect("there are two at least, their numbers differ, and none is zero").0.0;
+    }
     Ok(key)
 }
 
