@@ -381,3 +381,58 @@ fn node_killed_while_it_makes_new_keys_has_the_old_or_the_new_ones() -> Result<(
     }
     Ok(())
 }
+
+#[test]
+fn new_keys_while_something_is_published_lose_nothing() -> Result<()> {
+    let mut one = One::configured(ENCRYPTED)?;
+    let file = one.home.work("large.bin");
+    generate::noise(&file, 48 << 20, 6)?;
+    let mut command = one.home.bib_command(["publish", "large.bin", "t/large", "--quiet"]);
+    let mut publishing = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    for n in 0..6_u64 {
+        // Between two keys something is written, so that each of them seals a part.
+        until("more is stored", PATIENCE, || Ok((one.home.figure("raw_bytes")? >= n * (5 << 20)).then_some(())))?;
+        one.home.bib(["admin", "keys", "rotate"])?;
+    }
+    let (status, _) = publishing.ended(PATIENCE)?.ok_or("bib publish hangs")?;
+    ensure(status.success(), || status.to_string())?;
+    one.node.kill();
+    one.node = one.home.start()?;
+    let keys = one.home.json(["admin", "keys", "status"])?;
+    ensure(keys["data_keys"].as_array().map(Vec::len) == Some(7), || format!("{keys}"))?;
+    same::file(&file, &get(&one.home, "t/large", "out.bin")?)
+}
+
+#[test]
+fn sealed_stores_are_collected_checked_and_indexed_anew_as_plain_ones() -> Result<()> {
+    let mut one = One::configured(ENCRYPTED)?;
+    let (old, kept) = (one.home.work("old.bin"), one.home.work("kept.bin"));
+    generate::noise(&old, 6 << 20, 1)?;
+    generate::noise(&kept, 6 << 20, 2)?;
+    publish(&one.home, &old, "t/old")?;
+    one.home.bib(["admin", "keys", "rotate", "--data"])?;
+    publish(&one.home, &kept, "t/kept")?;
+    one.home.bib(["dataset", "delete", "t/old", "--yes"])?;
+    let before = one.home.figure("raw_bytes")?;
+    one.home.bib(["admin", "gc", "--min-age", "0s"])?;
+    let after = one.home.figure("raw_bytes")?;
+    ensure(after + (5 << 20) < before, || format!("{before} became {after}"))?;
+    same::file(&kept, &get(&one.home, "t/kept", "out1.bin")?)?;
+    one.home.bib(["admin", "rebuild"])?;
+    one.home.bib(["admin", "scrub"])?;
+    same::file(&kept, &get(&one.home, "t/kept", "out2.bin")?)?;
+    ensure(one.node.stop()?.success(), || "it stops".to_owned())?;
+
+    // A byte of some record; its seal shows it.
+    let segments = files(&one.home.data_dir().join("segments"))?;
+    let segment = segments.iter().filter(|path| path.extension().is_some_and(|ext| ext == "seg"));
+    let segment = segment.max_by_key(|path| path.metadata().map_or(0, |metadata| metadata.len()));
+    let segment = segment.ok_or("there is a segment")?;
+    let mut bytes = fs::read(segment).during("read a segment")?;
+    let middle = bytes.len() * 3 / 4;
+    bytes[middle] ^= 1;
+    fs::write(segment, bytes).during("flip a bit of a segment")?;
+    one.node = one.home.start()?;
+    let ran = one.home.run(["dataset", "verify", "t/kept"])?;
+    refused(&ran, 6)
+}
