@@ -210,6 +210,8 @@ pub const MAX_EXPIRED_PER_COMMAND: usize = 10_000;
 pub const STAGED_FOR: Duration = Duration::from_secs(86_400);
 /// The most bytes that one content counts in a quota: the size of a version is what its author says.
 pub const MAX_CHARGE: u64 = 1 << 48;
+/// Topics over their quota that `bib status` names.
+pub const MAX_OVER_QUOTA: usize = 16;
 /// How long released content is kept when nothing else is configured.
 pub const RELEASED_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// The most that the clock of periods of grace goes forth at once, however far the system clock was set. Each period is

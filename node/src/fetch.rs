@@ -13,6 +13,7 @@ use std::rc::{Rc, Weak};
 use async_channel::{Receiver, Sender};
 use bib_core::api::event::Progress;
 use bib_core::api::{ErrorCode, Failure};
+use bib_core::catalog::record::Charge;
 use bib_core::chunk::Chunk;
 use bib_core::command::Command;
 use bib_core::encode::{decode, encode};
@@ -32,6 +33,7 @@ use futures::{FutureExt, StreamExt};
 
 use crate::net::{FrameStream, Protocol};
 use crate::node::Context;
+use crate::quota;
 use crate::service::{publish, store_failure};
 use crate::store;
 
@@ -57,6 +59,8 @@ struct Running {
     version: VersionId,
     manifest: ManifestId,
     wanted: Wanted,
+    /// Whose quotas it counts in, when all of it comes.
+    charge: Charge,
     state: RefCell<State>,
     /// Tells the machine of peers, and that nobody wants it any more.
     inbox: Sender<Input>,
@@ -166,6 +170,7 @@ impl Fetches {
             version: version.id,
             manifest: version.manifest,
             wanted,
+            charge: Charge::of(version.topic, version.created_by, version.size),
             state: RefCell::default(),
             inbox,
         });
@@ -282,6 +287,10 @@ impl Driver {
                 }
             }
         };
+        if running.wanted == Wanted::All {
+            let charge = running.charge;
+            quota::check(ctx, charge.into(), charge.size, Some(running.manifest)).await?;
+        }
         let may_receive = publish::check_room(ctx, 1).await?;
         // What is put or found from here on is not collected before the command that names it is committed.
         let lease = ctx.store.stores().chunks().lease();
@@ -301,7 +310,7 @@ impl Driver {
         let stats = driver.drive(inputs).await?;
         drop(permit);
         if running.wanted == Wanted::All {
-            let here = Command::ContentHere(running.manifest);
+            let here = Command::Fetched { manifest: running.manifest, charge: running.charge };
             ctx.store.apply_leased(here, lease).await.map_err(|error| store_failure(&error))?;
         }
         Ok(stats)

@@ -17,6 +17,7 @@ pub mod net;
 mod network;
 mod node;
 pub mod offline;
+pub mod quota;
 pub mod runtime;
 mod serve;
 mod service;

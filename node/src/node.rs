@@ -1,6 +1,7 @@
 //! The composition root: opens each room, wires them, says in the log what it did, and stops them again.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use async_channel::Receiver;
 use async_executor::Task;
 use async_io::Timer;
 use bib_core::api::{ErrorCode, Event, Failure, Request, UploadPart};
-use bib_core::id::{NodeId, UserId};
+use bib_core::id::{NodeId, TopicId, UserId};
 use bib_core::key::SecretKey;
-use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_SESSIONS, STORE_STOP};
+use bib_core::limits::{ACCEPT_PAUSE, DRAIN, MAX_ORDERS, MAX_OVER_QUOTA, MAX_SESSIONS, STORE_STOP};
 use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
 use futures::future::{Either, select};
@@ -124,6 +125,8 @@ pub(crate) struct Context {
     /// That there may be something to fetch.
     pub(crate) replicate: Signal,
     pub(crate) workers: Workers,
+    /// Topics of which content is not fetched since a quota is used up, and why.
+    over_quota: RefCell<BTreeMap<TopicId, String>>,
     /// Care of the store that is under way.
     pub(crate) care: Care,
     /// That space may be short.
@@ -161,6 +164,24 @@ impl Context {
     pub(crate) fn allowed(&self) -> Allowed {
         let config = self.config.borrow();
         Allowed { max_bytes: config.max_bytes, min_free: config.min_free }
+    }
+
+    /// Content of a topic is not fetched since a quota is used up.
+    pub(crate) fn note_over_quota(&self, topic: TopicId, why: String) {
+        let mut over = self.over_quota.borrow_mut();
+        if over.len() < MAX_OVER_QUOTA {
+            over.insert(topic, why);
+        }
+    }
+
+    /// It is looked again what may be fetched.
+    pub(crate) fn forget_over_quota(&self) {
+        self.over_quota.borrow_mut().clear();
+    }
+
+    /// Why content is not fetched that a full node should have, as far as quotas are why.
+    pub(crate) fn over_quota(&self) -> Vec<String> {
+        self.over_quota.borrow().values().map(|why| format!("not all content is fetched: {why}")).collect()
     }
 
     /// How long the node has run.
@@ -253,6 +274,7 @@ impl NodeBuilder {
             mailbox: Mailbox::new(budget.mailbox_bytes),
             replicate: Signal::default(),
             workers: Workers::default(),
+            over_quota: RefCell::default(),
             care: Care::default(),
             pressed: Signal::default(),
             scrub: Signal::default(),

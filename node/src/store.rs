@@ -376,7 +376,9 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let says_content_is_here = |command: &Command| matches!(command, Command::Stage(_) | Command::ContentHere(_));
+        let says_content_is_here = |command: &Command| {
+            matches!(command, Command::Stage(_) | Command::ContentHere(_) | Command::Fetched { .. })
+        };
         if group.iter().any(|(command, _)| says_content_is_here(command))
             && let Err(error) = self.flush()
         {

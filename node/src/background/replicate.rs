@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::catalog::list;
+use bib_core::catalog::record::Charge;
 use bib_core::id::{NodeId, VersionId};
 use bib_core::limits::{FETCH_PAUSE, MAX_FETCH_PAUSE, MAX_PAUSED_VERSIONS, REPLICATE_PAGE};
 use bib_core::machine::transfer::outcome::{AskOrder, Wanted};
@@ -18,6 +19,7 @@ use futures::future::LocalBoxFuture;
 use super::{Next, Worker};
 use crate::fetch::Update;
 use crate::node::Context;
+use crate::quota;
 use crate::service::store_failure;
 
 /// Keeps the content of all active versions here, one version at a time.
@@ -61,6 +63,7 @@ impl Replicate {
         }
         self.asked = connected;
         let mut after = None;
+        ctx.forget_over_quota();
         loop {
             let read = move |read: &dyn bib_core::port::CatalogRead| {
                 list::versions_missing(read, after.as_ref(), REPLICATE_PAGE)
@@ -81,6 +84,13 @@ impl Replicate {
 
     async fn one(&mut self, ctx: &Rc<Context>, version: &Version) -> Result<(), Failure> {
         if self.paused.get(&version.id).is_some_and(|(at, _)| *at > ctx.clock.now()) {
+            return Ok(());
+        }
+        let charge = Charge::of(version.topic, version.created_by, version.size);
+        if let Err(failure) = quota::check(ctx, charge.into(), charge.size, Some(version.manifest)).await {
+            // Other topics and users may have room.
+            log::debug!(version = version.id.short(), why = failure.message.as_str(); "content is not fetched");
+            ctx.note_over_quota(version.topic, failure.message);
             return Ok(());
         }
         ctx.workers.set(self.name(), format!("fetching {}", version.id.short()));

@@ -31,7 +31,7 @@ enum Kind {
 }
 
 /// Every key, ascending, with what it takes.
-const KEYS: [(&str, Kind); 18] = [
+const KEYS: [(&str, Kind); 20] = [
     ("access.admins", Kind::List),
     ("control.socket", Kind::Text),
     ("crypto.enabled", Kind::Word(SWITCH)),
@@ -49,7 +49,9 @@ const KEYS: [(&str, Kind); 18] = [
     ("storage.chunk_avg", Kind::Size),
     ("storage.data_dir", Kind::Text),
     ("storage.max_bytes", Kind::SizeOrAuto),
+    ("storage.max_bytes_per_user", Kind::SizeOrAuto),
     ("storage.min_free", Kind::Size),
+    ("storage.topics", Kind::List),
 ];
 
 /// Keys that only a start reads.

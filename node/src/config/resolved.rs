@@ -13,6 +13,7 @@ use libp2p::Multiaddr;
 use super::budget::MIN_MEMORY;
 use super::layer::{ConfigError, Layers, Setting, Value, needs_restart, parse_size};
 use crate::net::Security;
+use crate::quota::TopicQuota;
 
 /// Bytes of a node's name.
 const MAX_NAME_LEN: usize = 128;
@@ -75,6 +76,10 @@ pub struct Config {
     pub max_bytes: Option<u64>,
     /// Bytes of the file system that stay free.
     pub min_free: u64,
+    /// Bytes that each user may have published of what is stored; `None` = no bound.
+    pub max_bytes_per_user: Option<u64>,
+    /// Bytes that topics may have here; the first that matches counts.
+    pub topic_quotas: Vec<TopicQuota>,
     /// When space is given back each day: the time since midnight, UTC.
     pub gc_at: Duration,
     /// How long released and unnamed content is kept.
@@ -229,6 +234,11 @@ impl Config {
             data_dir,
             max_bytes,
             min_free: size(setting("storage.min_free"))?,
+            max_bytes_per_user: match text(setting("storage.max_bytes_per_user"))? {
+                "auto" => None,
+                _ => Some(size(setting("storage.max_bytes_per_user"))?),
+            },
+            topic_quotas: list(setting("storage.topics"), TopicQuota::parse)?,
             gc_at: parsed(setting("gc.at"), time_of_day, "a time such as 02:00 is expected")?,
             gc_min_age: parsed(
                 setting("gc.min_age"),
@@ -311,6 +321,7 @@ mod tests {
         assert!(refused("storage.chunk_avg = '1MiB'").contains("from 4KiB to 256KiB"));
         assert!(refused("storage.chunk_avg = 4097").contains("even number"));
         assert!(refused("p2p.listen = ['0.0.0.0:4001']").contains("is not a multiaddr"));
+        assert!(refused("storage.topics = ['weather']").contains("weather/** 10GiB"));
         assert!(refused("gc.at = '24:00'").contains("02:00"));
         assert!(refused("gc.at = '2:00'").contains("02:00"));
         assert!(refused("gc.min_age = '7'").contains("7d"));

@@ -9,8 +9,8 @@ use bib_core::encode::DecodeError;
 use bib_core::id::OpId;
 use bib_core::limits::{DEFAULT_PAGE, LIST_STEP, MAX_OPS_PER_REQUEST, MAX_PAGE};
 use bib_core::model::TopicPath;
-use bib_core::op::Operation;
 use bib_core::op::operation::OperationError;
+use bib_core::op::{Body, Operation};
 use bib_core::port::StoreError;
 use serde_bytes::ByteBuf;
 
@@ -18,6 +18,7 @@ use super::catalog::CatalogError;
 use super::{require_user, store_failure};
 use crate::control::{Caller, Output};
 use crate::node::Context;
+use crate::quota::{self, Whose};
 
 /// Why an operation is not taken or shown.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,12 @@ pub(crate) async fn submit(ctx: &Context, caller: &Caller, ops: Vec<ByteBuf>, ou
         })
         .await?;
     let ids: Vec<OpId> = ops.iter().map(Operation::id).collect();
+    for op in &ops {
+        if let Body::PublishVersion(version) = &op.body {
+            let whose = Whose { topic: Some(op.topic()), user: Some(op.author) };
+            quota::check(ctx, whose, version.size, Some(version.manifest)).await?;
+        }
+    }
     let command = Command::Apply { ops, origin: Origin::User };
     let applied = ctx.store.apply(command).await.map_err(AccessError::from)?;
     check(&ids, &applied)?;

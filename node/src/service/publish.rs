@@ -18,7 +18,7 @@ use bib_core::catalog::record;
 use bib_core::chunk::RawChunk;
 use bib_core::chunker::ChunkerParams;
 use bib_core::command::Command;
-use bib_core::id::DatasetId;
+use bib_core::id::{DatasetId, TopicId};
 use bib_core::limits::{CONTENT_STEP, CONTROL_STALL, FLUSH_INTERVAL, SPACE_CHECK};
 use bib_core::model::manifest::builder::{BuildError, Builder, Built, Piece};
 use bib_core::model::manifest::{EntryKind, ManifestKind, reader};
@@ -29,6 +29,7 @@ use super::in_place::{FilesInPlace, InPlaceError};
 use super::{require_user, store_failure};
 use crate::control::{Caller, Incoming, Output, Uploads, within};
 use crate::node::Context;
+use crate::quota::{self, Whose};
 use crate::space::Disk;
 use crate::store::Stores;
 
@@ -215,6 +216,13 @@ async fn chunker_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<Chunker
         .await
 }
 
+/// The topic of a dataset that is there.
+async fn topic_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<Option<TopicId>, PublishError> {
+    let Some(dataset) = dataset else { return Ok(None) };
+    let found = ctx.store.read(move |read| record::dataset(read, &dataset)).await?;
+    Ok(found.map(|dataset| dataset.topic))
+}
+
 /// Looks whether so many bytes more may be stored. Returns how many may be written before the next look.
 pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<u64, PublishError> {
     let (data_dir, allowed) = (ctx.data_dir.clone(), ctx.allowed());
@@ -269,6 +277,9 @@ pub(crate) async fn ingest(
     out: &Output,
 ) -> Result<(), Failure> {
     require_user(caller, "publishing")?;
+    let topic = topic_of(ctx, dataset).await?;
+    let whose = Whose { topic, user: caller.user };
+    quota::check(ctx, whose, expected.unwrap_or(1), None).await?;
     // Of a dataset that is there, little may be new; at least something must fit.
     let mut may_write = check_room(ctx, 1).await?;
     let _place = ctx.ingest_credits.borrow(1).await;
@@ -300,6 +311,7 @@ pub(crate) async fn ingest(
         if ingest.figures.written - looked_at > may_write {
             looked_at = ingest.figures.written;
             may_write = check_room(ctx, 1).await?;
+            quota::check(ctx, whose, ingest.builder.size(), None).await?;
         }
         if ended {
             break;
@@ -311,6 +323,7 @@ pub(crate) async fn ingest(
         out.try_event(Event::Progress(ingest.progress(expected)));
     }
     let (built, figures) = ctx.store.blocking("ingest", move |_| ingest.finish()).await?;
+    quota::check(ctx, whose, built.size, Some(built.manifest)).await?;
     ctx.store.apply_leased(Command::Stage(built.manifest), lease).await.map_err(PublishError::from)?;
     let Built { manifest, content, size, n_files, n_chunks } = built;
     log::info!(

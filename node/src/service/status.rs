@@ -61,7 +61,7 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             read_only: ctx.store.read_only(),
             keys: ctx.keys.as_ref().map(|keys| keys.figures(&ctx.store.stores())),
             space,
-            degraded: degraded.into_iter().collect(),
+            degraded: degraded.into_iter().chain(ctx.over_quota()).collect(),
         }
     };
     out.event(Event::Status(Box::new(status))).await

@@ -284,3 +284,45 @@ fn node_killed_at_any_moment_of_a_collection_loses_nothing() -> Result<()> {
     let log = std::fs::read_to_string(one.home.log()).during("read the log")?;
     ensure(!log.contains("panicked"), || log)
 }
+
+#[test]
+fn user_over_the_quota_is_refused_until_something_goes() -> Result<()> {
+    let one = One::configured("storage.max_bytes_per_user = \"5MiB\"")?;
+    let (first, second) = (noise(&one.home, "1.bin", 3 * MIB, 1)?, noise(&one.home, "2.bin", 3 * MIB, 2)?);
+    publish(&one.home, &first, "t/first")?;
+    let ran = one.home.run(["publish", "2.bin", "t/second"])?;
+    refused(&ran, 1)?;
+    ensure(ran.stderr.contains("max_bytes_per_user"), || format!("{ran:?}"))?;
+    // Also when nobody knows before how much will come.
+    let bytes = std::fs::read(&second).during("read")?;
+    refused(&one.home.run_with_stdin(["publish", "-", "t/second"], &bytes)?, 1)?;
+    one.home.bib(["dataset", "delete", "t/first", "--yes"])?;
+    refused(&one.home.run(["publish", "2.bin", "t/second"])?, 1)?;
+    gc(&one.home)?;
+    publish(&one.home, &second, "t/second")?;
+    same::file(&second, &get(&one.home, "t/second", "out.bin")?)
+}
+
+#[test]
+fn full_node_fetches_what_the_quota_of_a_topic_lets_in_and_says_what_it_leaves_out() -> Result<()> {
+    let One { home: a, node: _node_a, lab } = One::start()?;
+    a.bib(["topic", "create", "other"])?;
+    for (n, reference) in ["t/first", "t/second", "other/third"].into_iter().enumerate() {
+        publish(&a, &noise(&a, &format!("{n}.bin"), 3 * MIB, n as u64)?, reference)?;
+    }
+    let b = lab.home("b")?;
+    b.configure(&format!("storage.topics = [\"t 5MiB\"]\np2p.peers = [{:?}]", address(&a)?))?;
+    let mut node_b = b.start()?;
+    let here = |reference: &str| Ok::<_, Failure>(sees(&b, reference)?["version"]["here"] == true);
+    let settled = || {
+        let n_here = [here("t/first@1.0.0")?, here("t/second@1.0.0")?].into_iter().filter(|here| *here).count();
+        Ok((n_here == 1 && here("other/third@1.0.0")? && !b.json(["status"])?["degraded"][0].is_null()).then_some(()))
+    };
+    until("one of two is fetched, and the other topic", PATIENCE, settled)?;
+    // What counts is remembered.
+    node_b.stop()?;
+    node_b = b.start()?;
+    until("it is the same after a restart", PATIENCE, settled)?;
+    drop(node_b);
+    Ok(())
+}
