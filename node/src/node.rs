@@ -90,7 +90,11 @@ impl NodeError {
                                 a new one and fetch its data there"
                     .to_owned()
             }
-            Self::KeysLost(_) => "put a copy of that file in its place; shares of the key do not replace it".to_owned(),
+            Self::KeysLost(_) => {
+                "put a copy of that file in its place (`store.keys.copy` beside it is one); shares of \
+                                   the key do not replace it"
+                    .to_owned()
+            }
             Self::Socket(error) => error.hint(),
             Self::Net(_) => "choose other addresses with `--listen <multiaddr>`; port 0 takes any free one".to_owned(),
             Self::Store(StoreError::Full(_)) => "free space on the disk (`df -h` shows where)".to_owned(),
@@ -242,6 +246,9 @@ impl NodeBuilder {
         let keys = keys(&data_dir, config.encrypt, &key, &budget)?;
         let keyring = keys.as_ref().map(|keys| keys.keyring.clone());
         let (store, store_thread) = Store::open(&data_dir, &budget, pool.clone(), keyring)?;
+        if let Some(keys) = &keys {
+            keys.vault.mend_copy();
+        }
         let figures = store.stores().chunks().stats()?;
         log::info!(chunks = figures.n_chunks, stored_bytes = figures.stored_bytes; "store");
 
@@ -315,7 +322,7 @@ fn keys(data_dir: &Path, encrypt: bool, identity: &SecretKey, budget: &Budget) -
     let vault = match Vault::open(data_dir, identity)? {
         Some(vault) => vault,
         // New keys beside a store that needs others would only hide what is wrong.
-        None if Store::is_sealed(data_dir, budget)? => {
+        None if Vault::has_copy(data_dir) || Store::is_sealed(data_dir, budget)? => {
             return Err(NodeError::KeysLost(Vault::path_in(data_dir)));
         }
         None => {

@@ -63,7 +63,11 @@ pub(super) fn run(args: &KeysArgs, idle: &Idle, streams: &mut Streams<'_>) -> Re
 fn recover(idle: &Idle, streams: &mut Streams<'_>) -> Result<(), Failure> {
     if !Vault::is_in(idle.dir()) {
         let message = format!("`{}` has no keys: it is not of an encrypted node", idle.dir().display());
-        let hint = "name the data directory of the node with `--data-dir <folder>`; `keys/store.keys` must be in it";
+        let hint = if Vault::has_copy(idle.dir()) {
+            "its copy is there: `cp -p keys/store.keys.copy keys/store.keys` in that folder"
+        } else {
+            "name the data directory of the node with `--data-dir <folder>`; `keys/store.keys` must be in it"
+        };
         return Err(Failure::new(ErrorCode::NotFound, message).hinted(hint));
     }
     let shares = read(streams)?;
@@ -190,5 +194,9 @@ mod tests {
         let refused = recover_from(dir.path(), "").unwrap_err();
         assert_eq!(refused.code, ErrorCode::NotFound);
         assert!(!dir.path().join("identity.pem").exists());
+        let (dir, ..) = orphan();
+        std::fs::remove_file(Vault::path_in(dir.path())).unwrap();
+        let refused = recover_from(dir.path(), "").unwrap_err();
+        assert!(refused.hint.unwrap().contains("cp -p keys/store.keys.copy"));
     }
 }

@@ -5,7 +5,8 @@
 //! and can be shared out to people. A new KEK wraps the same keys again: nothing that is stored is rewritten.
 //!
 //! Invariant: the file is whole at every moment, because it is written under another name, synced and renamed; a file
-//! that cannot be used is refused and never overwritten; a key is in the file, on the disk, before it seals anything.
+//! that cannot be used is refused and never overwritten; a key is in the file, on the disk, before it seals anything. A
+//! copy lies beside it, for people to put in its place; nothing here does so by itself.
 //! The KEK is in memory only while something is done with it.
 //!
 //! Deliberately absent: what the keys seal, which is the business of the stores.
@@ -38,6 +39,8 @@ use format::{Body, CATALOG_KEY_HEADER, DataKey, FormatError, INDEX_KEY_HEADER, K
 /// Folder of the file in the data directory.
 const FOLDER: &str = "keys";
 const NAME: &str = "store.keys";
+/// The same bytes once more: cards lose a block now and then, and these 500 bytes are worth all others.
+const COPY: &str = "store.keys.copy";
 const UNFINISHED: &str = "store.keys.new";
 /// What the box of the KEK is for.
 const INFO: &str = "bib/keys/1";
@@ -124,9 +127,10 @@ impl VaultError {
                  `bib admin keys rotate` afterwards",
                 path.display()
             ),
-            Self::Damaged { .. } => {
-                "put a copy of the file in its place; without it nothing can read the data of this node".to_owned()
-            }
+            Self::Damaged { path, .. } => format!(
+                "put its copy in its place: `cp -p {0}.copy {0}`; without it nothing can read the data of this node",
+                path.display()
+            ),
             Self::Unsupported { .. } => "install the bibd that wrote it, or a newer one".to_owned(),
             Self::OtherNode { .. } => {
                 "put the identity.pem of that node back, or bring the shares of the key together: \
@@ -270,6 +274,26 @@ impl Vault {
     /// Whether a data directory has keys, usable or not.
     pub fn is_in(data_dir: &Path) -> bool {
         path(data_dir).symlink_metadata().is_ok()
+    }
+
+    /// Whether a data directory has a copy of keys.
+    pub fn has_copy(data_dir: &Path) -> bool {
+        data_dir.join(FOLDER).join(COPY).symlink_metadata().is_ok()
+    }
+
+    /// Makes the copy the same as the file, after a crash between the two or on a medium that lost it. For when the keys
+    /// have opened the stores: before, the copy may be the better one.
+    pub fn mend_copy(&self) {
+        let body = self.body();
+        let mended = self.kek(&body).map(|kek| {
+            let bytes = body.encode(&kek);
+            if std::fs::read(self.data_dir.join(FOLDER).join(COPY)).ok().as_ref() != Some(&bytes) {
+                write_copy(&self.data_dir, &bytes);
+            }
+        });
+        if let Err(error) = mended {
+            log::warn!(error:% = error; "the copy of the keys was not looked at");
+        }
     }
 
     fn body(&self) -> MutexGuard<'_, Body> {
@@ -479,24 +503,37 @@ fn read(data_dir: &Path) -> Result<Option<Whole>, VaultError> {
 /// Puts bytes in place of the file, all or nothing, for the owner alone.
 fn write(data_dir: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     let folder = data_dir.join(FOLDER);
-    let written = || {
+    let made = || {
         match DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => File::open(data_dir)?.sync_all()?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let unfinished = folder.join(UNFINISHED);
-        match std::fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, folder.join(NAME))?;
-        File::open(&folder)?.sync_all()
+        put(&folder, NAME, bytes)
     };
-    written().map_err(|source| VaultError::Io { doing: "write", path: path(data_dir), source })
+    made().map_err(|source| VaultError::Io { doing: "write", path: path(data_dir), source })?;
+    write_copy(data_dir, bytes);
+    Ok(())
+}
+
+/// The copy follows the file; that it cannot be written stops nothing.
+fn write_copy(data_dir: &Path, bytes: &[u8]) {
+    if let Err(error) = put(&data_dir.join(FOLDER), COPY, bytes) {
+        log::warn!(file = COPY, error:% = error; "there is no good copy of the keys");
+    }
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = folder.join(UNFINISHED);
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, folder.join(name))?;
+    File::open(folder)?.sync_all()
 }
 
 /// Takes bytes for the file of keys, and fails when they are accepted and mean something else when written again: for

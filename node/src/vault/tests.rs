@@ -281,6 +281,41 @@ fn forged_share_is_named_and_passed_over_when_there_are_enough() {
 }
 
 #[test]
+fn copy_follows_every_change_and_takes_the_place_of_a_damaged_file() {
+    let (dir, vault) = made();
+    let copy = dir.path().join(FOLDER).join(COPY);
+    let is_same = || assert_eq!(std::fs::read(&copy).unwrap(), std::fs::read(file(&dir)).unwrap());
+    is_same();
+    let keyring = vault.keyring().unwrap();
+    vault.rotate_data_key(&keyring, NOW).unwrap();
+    is_same();
+    vault.rotate_kek().unwrap();
+    is_same();
+    let shares = three_of_five(&vault);
+    is_same();
+    assert_eq!(std::fs::metadata(&copy).unwrap().mode() & 0o7777, 0o600);
+    // A start mends it.
+    std::fs::write(&copy, b"old").unwrap();
+    let vault = open(&dir);
+    assert_eq!(std::fs::read(&copy).unwrap(), b"old", "not before the keys have opened something");
+    vault.mend_copy();
+    is_same();
+    std::fs::remove_file(&copy).unwrap();
+    assert!(!Vault::has_copy(dir.path()));
+    vault.mend_copy();
+    is_same();
+    // And people put it in place of the file, as the hint says.
+    std::fs::write(file(&dir), b"bibkeys\x01and then nothing").unwrap();
+    let refused = Vault::open(dir.path(), &node(1)).unwrap_err();
+    assert!(refused.hint().contains("store.keys.copy"), "{}", refused.hint());
+    std::fs::copy(&copy, file(&dir)).unwrap();
+    assert_eq!(open(&dir).keyring().unwrap().checks(), keyring.checks());
+    // Recovered by shares, both are sealed to the new node.
+    Vault::recover(dir.path(), &shares[..3], &node(2)).unwrap();
+    is_same();
+}
+
+#[test]
 fn what_an_interrupted_change_left_is_no_obstacle() {
     let (dir, vault) = made();
     std::fs::write(dir.path().join(FOLDER).join(UNFINISHED), "half").unwrap();

@@ -191,8 +191,12 @@ fn other_identity_and_keys_that_are_absent_or_switched_off_are_refused_and_chang
     ensure(said.contains("set `crypto.enabled = true`"), || said.clone())?;
     home.configure(ENCRYPTED)?;
 
-    let aside = home.work("keys.aside");
+    let (aside, copy) = (home.work("keys.aside"), home.data_dir().join("keys/store.keys.copy"));
     fs::rename(&keys, &aside).during("move the keys away")?;
+    let said = does_not_start(home)?;
+    ensure(said.contains("store.keys.copy"), || said.clone())?;
+    let copied = fs::read(&copy).during("read the copy")?;
+    fs::remove_file(&copy).during("remove the copy")?;
     let said = does_not_start(home)?;
     ensure(said.contains("its keys") && said.contains("are absent"), || said.clone())?;
     ensure(!keys.exists(), || "new keys were made over a store that needs others".to_owned())?;
@@ -209,7 +213,10 @@ fn other_identity_and_keys_that_are_absent_or_switched_off_are_refused_and_chang
     fs::copy(other.data_dir().join("keys/store.keys"), &keys).during("put other keys in place")?;
     let said = does_not_start(home)?;
     ensure(said.contains("whether keys/store.keys belongs to this data"), || said.clone())?;
+    ensure(!copy.exists(), || "keys that open nothing are copied over those that may".to_owned())?;
     fs::rename(&aside, &keys).during("put the keys back")?;
+
+    ensure(fs::read(&keys).during("read the keys")? == copied, || "the copy is one".to_owned())?;
 
     // Opening a database notes in its header that it is open; what it says is looked at below.
     let same = stored(home)?
