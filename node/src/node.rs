@@ -311,7 +311,12 @@ impl NodeBuilder {
 }
 
 /// The keys of what is stored, if it is encrypted. They are made, and on the disk, before the first byte is.
-fn keys(data_dir: &Path, encrypt: bool, identity: &SecretKey, budget: &Budget) -> Result<Option<Keys>, NodeError> {
+pub(crate) fn keys(
+    data_dir: &Path,
+    encrypt: bool,
+    identity: &SecretKey,
+    budget: &Budget,
+) -> Result<Option<Keys>, NodeError> {
     if !encrypt {
         // Keys that sealed nothing are left by a start that found no space to seal what was there.
         return match Vault::is_in(data_dir) && Store::is_sealed(data_dir, budget)? {

@@ -35,7 +35,7 @@ const MAX_ROUND: usize = 64;
 /// Commits of which the machines of the catalog have not heard yet. When there are more, they look at all of it again.
 const MAX_NEWS: usize = 64;
 /// Name of the folder of the chunk store in the data directory.
-const SEGMENTS: &str = "segments";
+pub(crate) const SEGMENTS: &str = "segments";
 
 /// Why a chunk from a peer was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Names a chunk store that is made.
-fn new_seed() -> std::io::Result<[u8; 16]> {
+pub(crate) fn new_seed() -> std::io::Result<[u8; 16]> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed)?;
     Ok(seed)

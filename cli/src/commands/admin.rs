@@ -2,13 +2,18 @@
 
 pub(crate) mod keys;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use argh::{ArgsInfo, FromArgs};
+use bib_core::api::care::Rebuilt;
 use bib_core::api::{ErrorCode, Event, Request};
 use bib_core::time::Timestamp;
 
 use crate::Context;
 use crate::client::Client;
 use crate::commands::print_table;
+use crate::daemon;
 use crate::error::{CliError, Result};
 use crate::keys::Need;
 use crate::progress::Bar;
@@ -59,8 +64,21 @@ struct ScrubArgs {}
 
 /// make the index of the chunk store anew from its segments
 #[derive(FromArgs, ArgsInfo, Debug)]
-#[argh(subcommand, name = "rebuild", help_triggers("-h", "--help"), example = "{command_name}")]
-struct RebuildArgs {}
+#[argh(
+    subcommand,
+    name = "rebuild",
+    help_triggers("-h", "--help"),
+    example = "{command_name}\n{command_name} --offline --data-dir /srv/bib"
+)]
+struct RebuildArgs {
+    /// while no node runs: for one that does not start with the index it has
+    #[argh(switch)]
+    offline: bool,
+
+    /// the data directory of the node, with --offline
+    #[argh(option, arg_name = "folder")]
+    data_dir: Option<PathBuf>,
+}
 
 /// list what the node does by itself
 #[derive(FromArgs, ArgsInfo, Debug)]
@@ -76,7 +94,7 @@ pub(crate) fn run(ctx: &Context, args: &AdminArgs) -> Result<()> {
     match &args.command {
         AdminCommand::Gc(args) => gc(ctx, args),
         AdminCommand::Scrub(_) => scrub(ctx),
-        AdminCommand::Rebuild(_) => rebuild(ctx),
+        AdminCommand::Rebuild(args) => rebuild(ctx, args),
         AdminCommand::Workers(_) => workers(ctx),
         AdminCommand::Keys(args) => keys::run(ctx, args),
         AdminCommand::Shutdown(_) => shutdown(ctx),
@@ -194,11 +212,8 @@ fn scrub(ctx: &Context) -> Result<()> {
     ctx.ui.line(&format!("{chunks} of {bytes} are right"))
 }
 
-fn rebuild(ctx: &Context) -> Result<()> {
-    let rebuilt = long(ctx, "reading segments", Request::Rebuild, |event| match event {
-        Event::Rebuilt(rebuilt) => Some(rebuilt),
-        _ => None,
-    })?;
+fn rebuild(ctx: &Context, args: &RebuildArgs) -> Result<()> {
+    let rebuilt = if args.offline { rebuild_offline(ctx, args)? } else { rebuild_online(ctx, args)? };
     if ctx.ui.is_json() {
         return ctx.ui.json(&json::rebuilt(&rebuilt));
     }
@@ -208,6 +223,33 @@ fn rebuild(ctx: &Context) -> Result<()> {
     }
     let (chunks, bytes) = (human::n(rebuilt.chunks, "chunk"), human::size(rebuilt.bytes));
     ctx.ui.line(&format!("the index names {chunks} of {bytes}"))
+}
+
+fn rebuild_offline(ctx: &Context, args: &RebuildArgs) -> Result<Rebuilt> {
+    let mut line: Vec<OsString> = vec!["rebuild".into()];
+    if let Some(dir) = &args.data_dir {
+        line.extend(["--data-dir".into(), dir.clone().into_os_string()]);
+    }
+    let mut rebuilt = Rebuilt::default();
+    daemon::run(ctx, line, b"", |line| {
+        match line.split_once(' ') {
+            Some(("chunks", n)) => rebuilt.chunks = n.parse().unwrap_or(0),
+            Some(("bytes", n)) => rebuilt.bytes = n.parse().unwrap_or(0),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(rebuilt)
+}
+
+fn rebuild_online(ctx: &Context, args: &RebuildArgs) -> Result<Rebuilt> {
+    if args.data_dir.is_some() {
+        return Err(CliError::invalid("--data-dir is for --offline").hint("a node that runs knows its data directory"));
+    }
+    long(ctx, "reading segments", Request::Rebuild, |event| match event {
+        Event::Rebuilt(rebuilt) => Some(rebuilt),
+        _ => None,
+    })
 }
 
 fn workers(ctx: &Context) -> Result<()> {

@@ -6,6 +6,7 @@
 
 mod identity;
 mod keys;
+mod rebuild;
 
 use std::io::{BufRead, Write};
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +17,7 @@ use bib_core::api::{ErrorCode, Failure};
 use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
 
-use crate::config::Config;
+use crate::config::{Budget, Config};
 
 /// What to do instead of running a node.
 #[derive(FromArgs, Debug)]
@@ -26,6 +27,8 @@ pub enum Verb {
     Identity(identity::IdentityArgs),
     /// The keys of an encrypted node.
     Keys(keys::KeysArgs),
+    /// A new index of the chunk store.
+    Rebuild(rebuild::RebuildArgs),
 }
 
 impl Verb {
@@ -34,6 +37,7 @@ impl Verb {
         match self {
             Self::Identity(args) => args.data_dir.as_deref(),
             Self::Keys(args) => args.data_dir(),
+            Self::Rebuild(args) => args.data_dir.as_deref(),
         }
     }
 }
@@ -119,6 +123,7 @@ pub fn run(verb: &Verb, config: &Config, streams: &mut Streams<'_>) -> Result<()
     match verb {
         Verb::Identity(_) => identity::run(&idle, streams),
         Verb::Keys(args) => keys::run(args, &idle, streams),
+        Verb::Rebuild(_) => rebuild::run(&idle, (config.encrypt, &Budget::of(config.memory)), streams),
     }
 }
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bib_benches::failure::During;
 use bib_benches::generate::{self, Rng};
-use bib_benches::lab::{Home, Running, until};
+use bib_benches::lab::{Home, Running, finish, until};
 use bib_benches::{Failure, Result, same};
 
-use crate::world::{One, PATIENCE, Two, address, ensure, get, publish, refused, sees, write};
+use crate::world::{One, PATIENCE, Two, address, ensure, get, publish, refused, sees, text, write};
 
 const MIB: u64 = 1 << 20;
 /// Of 90 MiB: one chunk in a hundred is taken for one in use until the next collection.
@@ -325,4 +325,25 @@ fn full_node_fetches_what_the_quota_of_a_topic_lets_in_and_says_what_it_leaves_o
     until("it is the same after a restart", PATIENCE, settled)?;
     drop(node_b);
     Ok(())
+}
+
+#[test]
+fn node_that_does_not_start_with_its_index_gets_a_new_one_offline() -> Result<()> {
+    let mut one = One::start()?;
+    let file = noise(&one.home, "f.bin", 8 * MIB, 9)?;
+    publish(&one.home, &file, "t/f")?;
+    let before = one.home.figure("chunks")?;
+    let dir = one.home.data_dir();
+    let offline = |home: &Home| home.run(["admin", "rebuild", "--offline", "--json", "--data-dir", text(&dir)?]);
+    let running = offline(&one.home)?;
+    ensure(running.code == Some(1) && running.stderr.contains("shutdown"), || format!("{running:?}"))?;
+    one.node.stop()?;
+    std::fs::write(dir.join("segments/index.redb"), [7; 50_000]).during("break the index")?;
+    let ran = finish(one.home.bibd(), b"")?;
+    ensure(ran.code == Some(1) && ran.stderr.contains("rebuild --offline"), || format!("{ran:?}"))?;
+    let made = offline(&one.home)?.ok()?.json()?;
+    ensure(made["chunks"] == before, || format!("{made}"))?;
+    one.node = one.home.start()?;
+    one.home.bib(["dataset", "verify", "t/f"])?;
+    same::file(&file, &get(&one.home, "t/f", "out.bin")?)
 }

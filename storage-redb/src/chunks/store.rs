@@ -174,8 +174,7 @@ impl std::fmt::Debug for SegmentStore {
 fn advised(error: StoreError) -> StoreError {
     match error {
         StoreError::Corrupt(why) => StoreError::Corrupt(format!(
-            "{why}; stop the node, move {INDEX} out of the folder of the segments and start again: it is made anew from \
-             the segments that are there"
+            "{why}; with the node stopped, `bib admin rebuild --offline` makes {INDEX} anew from the segments that are there"
         )),
         StoreError::Locked(name) => StoreError::Locked(format!("{name}; stop the node that has it open")),
         error => error,
