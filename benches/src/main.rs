@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let args: Args = argh::from_env();
     if args.only.iter().any(|name| name == "list") {
         for (name, about, _) in budget::ALL {
-            println!("{name:<12} {about}");
+            println!("{name:<15} {about}");
         }
         return ExitCode::SUCCESS;
     }

@@ -22,7 +22,7 @@ use crate::lab::{Lab, Programs};
 type Measure = fn(&mut Bench) -> Result<()>;
 
 /// All measurements: name, what it measures, how.
-pub const ALL: [(&str, &str, Measure); 15] = [
+pub const ALL: [(&str, &str, Measure); 16] = [
     ("size", "release binaries and crates", footprint::size),
     ("idle", "memory, threads, cold start and `bib status` of an idle node", footprint::idle),
     ("file", "a file of 1 GiB, beside sendme and raw TCP", transfer::file),
@@ -33,7 +33,8 @@ pub const ALL: [(&str, &str, Measure); 15] = [
     ("small", "100,000 files of 1 to 4 KiB", trees::small_files),
     ("docs", "the tree of the toolchain's HTML documentation", trees::documentation),
     ("backup-tools", "files stored once, beside restic and borg", backup::tools),
-    ("versions", "a year of daily versions, beside restic and borg", backup::versions),
+    ("versions-append", "a year of daily versions that grow, beside restic and borg", backup::versions_append),
+    ("versions-edit", "a year of daily versions with clustered edits, beside restic and borg", backup::versions_edit),
     ("chunks", "a node with 1,000,000 chunks and 100,000 datasets", scale::chunks),
     ("ingest10", "a file of 10 GiB under the smallest ceiling of memory", scale::ingest),
     ("flash", "what idle nodes write; takes six minutes", scale::flash),
