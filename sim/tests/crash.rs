@@ -15,8 +15,13 @@ use bib_sim::rng::Rng;
 use bib_storage_redb::{Bounds, RedbCatalog, SegmentStore};
 
 /// Small enough that a short script fills segments and flushes by itself.
-const BOUNDS: Bounds =
-    Bounds { segment_len: 5 << 10, unindexed_bytes: 24 << 10, unindexed_chunks: 10, recent_entries: 6 };
+const BOUNDS: Bounds = Bounds {
+    segment_len: 5 << 10,
+    unindexed_bytes: 24 << 10,
+    unindexed_chunks: 10,
+    recent_entries: 6,
+    reclaim_records: 100,
+};
 const CACHE: usize = 256 << 10;
 
 struct Node {

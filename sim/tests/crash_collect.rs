@@ -19,8 +19,13 @@ use bib_storage_redb::crypto::KeyBytes;
 use bib_storage_redb::{Bounds, Disk, Keyring, SegmentStore};
 
 /// Small enough that a short script fills segments and flushes by itself; large enough for holes in them.
-const BOUNDS: Bounds =
-    Bounds { segment_len: 48 << 10, unindexed_bytes: 100 << 10, unindexed_chunks: 30, recent_entries: 12 };
+const BOUNDS: Bounds = Bounds {
+    segment_len: 48 << 10,
+    unindexed_bytes: 100 << 10,
+    unindexed_chunks: 30,
+    recent_entries: 12,
+    reclaim_records: 9,
+};
 const CACHE: usize = 256 << 10;
 const RULES: SweepRules = SweepRules { now: Timestamp(1), min_age: Duration::ZERO, dry_run: false, max_chunks: 16 };
 

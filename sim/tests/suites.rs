@@ -20,7 +20,8 @@ use tempfile::TempDir;
 
 const CACHE: usize = 256 << 10;
 /// So little that nearly every chunk makes room.
-const SMALL: Bounds = Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7, recent_entries: 5 };
+const SMALL: Bounds =
+    Bounds { segment_len: 20_000, unindexed_bytes: 9_000, unindexed_chunks: 7, recent_entries: 5, reclaim_records: 6 };
 
 /// A store that the bed keeps a hand on.
 struct Shared<S>(Arc<S>);

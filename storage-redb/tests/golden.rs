@@ -21,8 +21,13 @@ const CACHE: usize = 1 << 20;
 const N_CHUNKS: u64 = 14;
 const N_INDEXED: usize = 10;
 /// Small segments, so that a few chunks fill some.
-const BOUNDS: Bounds =
-    Bounds { segment_len: 4_096, unindexed_bytes: 1 << 20, unindexed_chunks: 100, recent_entries: 8 };
+const BOUNDS: Bounds = Bounds {
+    segment_len: 4_096,
+    unindexed_bytes: 1 << 20,
+    unindexed_chunks: 100,
+    recent_entries: 8,
+    reclaim_records: 100,
+};
 
 fn fixture(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/v{version}"))

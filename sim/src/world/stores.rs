@@ -10,8 +10,13 @@ use crate::memory::{MemoryCatalog, MemoryChunkStore};
 use crate::node::Records;
 
 /// Small, so that a world fills segments and flushes by itself.
-const BOUNDS: Bounds =
-    Bounds { segment_len: 256 << 10, unindexed_bytes: 512 << 10, unindexed_chunks: 100, recent_entries: 300 };
+const BOUNDS: Bounds = Bounds {
+    segment_len: 256 << 10,
+    unindexed_bytes: 512 << 10,
+    unindexed_chunks: 100,
+    recent_entries: 300,
+    reclaim_records: 1_000,
+};
 const CACHE: usize = 256 << 10;
 
 /// See the module.

@@ -8,10 +8,11 @@
 //! A chunk that is put or found while a collection goes on, or while a lease is out, is noted in the same moment in which
 //! it is looked up, so that it is either noted before the last look of the sweep or not found any more.
 //!
-//! Memory: the marks, the time of each segment, the places of [`RECLAIM_RECORDS`](limits::RECLAIM_RECORDS) records.
+//! Memory: the marks, the time of each segment, the places of [`RECLAIM_RECORDS`](limits::RECLAIM_RECORDS) records, also
+//! where a segment has more.
 //! Deliberately absent: what is in use, which the catalog knows, and time.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -21,13 +22,16 @@ use bib_core::time::Timestamp;
 
 use super::filter::Filter;
 use super::format::{Key, Location, SEGMENT_HEADER_LEN};
-use super::segments::{Found, header, segment_name, segment_number};
+use super::segments::{self, Found, header, segment_name, segment_number};
 use super::store::{SegmentStore, unpoisoned};
 use crate::database::{lock, write_error};
 use crate::disk::{Disk, DiskFile};
 
 /// Unit in which file systems give space back, in bytes. Where it is larger, less is given back.
 const BLOCK: u64 = 4_096;
+
+/// The last segment is ended early when at least this part of the length of a full one is of no use.
+const TAIL_PART: u64 = 64;
 
 /// What is noted of chunks that are put or found.
 #[derive(Debug, Default)]
@@ -117,6 +121,8 @@ struct Space {
     window: BTreeMap<u64, Vec<Used>>,
     /// Whether there was no room for copies.
     is_full: bool,
+    /// Whether the index knows of all that was given back.
+    is_noted: bool,
 }
 
 /// See the module.
@@ -132,13 +138,15 @@ fn none_goes_on() -> StoreError {
     StoreError::Io(io::Error::other("no collection goes on"))
 }
 
-/// Bytes of the blocks of a segment of `len` bytes in which something is in use, and the holes between them. `live` is
-/// first byte and length of each record, in order.
-fn holes(live: impl IntoIterator<Item = (u64, u64)>, len: u64) -> (u64, Vec<(u64, u64)>) {
+/// The header of a segment, as a thing in use.
+const HEADER: (u64, u64) = (0, SEGMENT_HEADER_LEN as u64);
+
+/// Bytes of the blocks of a segment in which something is in use, and the holes between them, behind `before` and up to
+/// `len`. `before` and `live` are first byte and length of what is in use, in order.
+fn holes(before: (u64, u64), live: impl IntoIterator<Item = (u64, u64)>, len: u64) -> (u64, Vec<(u64, u64)>) {
     let (mut used, mut holes) = (0, Vec::new());
-    // The header is one of the things in use.
-    let mut end = 0;
-    for (from, record_len) in std::iter::once((0, SEGMENT_HEADER_LEN as u64)).chain(live) {
+    let mut end = before.0 / BLOCK;
+    for (from, record_len) in std::iter::once(before).chain(live) {
         let (first, last) = (from / BLOCK, (from + record_len).div_ceil(BLOCK));
         if first > end {
             holes.push((end * BLOCK, (first - end) * BLOCK));
@@ -278,6 +286,12 @@ impl SegmentStore {
         }
         let space = collection.space.as_mut().expect("found above if it was not");
         while let Some((segment, n_records)) = space.todo.pop_front() {
+            if n_records > self.bounds.reclaim_records as u64 {
+                match self.give_back_in_parts(segment, &mut space.is_full)? {
+                    None => continue,
+                    reclaimed => return Ok(reclaimed),
+                }
+            }
             if n_records > 0 && !space.window.contains_key(&segment) {
                 space.window = self.places(segment, n_records, &space.todo)?;
             }
@@ -290,32 +304,88 @@ impl SegmentStore {
                 Err(error) => return Err(error),
             }
         }
+        if !space.is_noted {
+            self.note_figures()?;
+            space.is_noted = true;
+        }
         Ok(None)
+    }
+
+    /// Lets the index say what is known of bytes of no use, which else would be forgotten with the next start.
+    fn note_figures(&self) -> Result<(), StoreError> {
+        let mut writer = lock(&self.writer);
+        let in_index = self.index().state()?.1;
+        if writer.failed.is_some() || in_index == writer.committed {
+            return Ok(());
+        }
+        let (damaged, committed) = (self.view().damaged.clone(), writer.committed);
+        self.view_mut().indexed = None;
+        match self.index().commit(std::iter::empty(), &[], &damaged, &committed) {
+            // The next collection says it.
+            Err(StoreError::Full(_)) => Ok(()),
+            noted => self.close_if_failed(&mut writer, noted),
+        }
     }
 
     /// Looks where space can be given back. Only below the segment up to which the index holds: every whole record there is
     /// in the index or of no use.
     fn find_space(&self) -> Result<Space, StoreError> {
-        let below = lock(&self.writer).committed.tail.map_or(0, |(segment, _)| segment);
+        let mut below = self.indexed_below();
+        let mut live = self.live()?;
+        if self.end_tail(&live)? {
+            // What was put meanwhile may lie in it.
+            below = self.indexed_below();
+            live = self.live()?;
+        }
+        let (mut todo, mut dead_bytes) = (VecDeque::new(), 0);
+        for segment in self.segment_numbers()? {
+            let (n, bytes) = live.get(&segment).copied().unwrap_or_default();
+            let Some(file) = segments::open(&self.disk, segment)? else { continue };
+            if !self.is_ours(file.as_ref(), segment)? {
+                continue;
+            }
+            let dead = file.allocated()?.saturating_sub(bytes + SEGMENT_HEADER_LEN as u64);
+            dead_bytes += dead;
+            if segment < below && (n == 0 || dead > BLOCK) {
+                todo.push_back((segment, n));
+            }
+        }
+        // What was counted on the way is as good as what was known at each step; this is what there is.
+        lock(&self.writer).set_dead_bytes(dead_bytes);
+        Ok(Space { todo, window: BTreeMap::new(), is_full: false, is_noted: false })
+    }
+
+    fn indexed_below(&self) -> u64 {
+        lock(&self.writer).committed.tail.map_or(0, |(segment, _)| segment)
+    }
+
+    /// How many records of each segment are in use, and their bytes.
+    fn live(&self) -> Result<BTreeMap<u64, (u64, u64)>, StoreError> {
         let mut live: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
         self.index().snapshot()?.each(&mut |_, location| {
             let (n, bytes) = live.entry(location.segment).or_default();
             *n += 1;
             *bytes += location.record_len();
         })?;
-        let (mut todo, mut dead_bytes) = (VecDeque::new(), 0);
-        for segment in self.segment_numbers()? {
-            let (n, bytes) = live.get(&segment).copied().unwrap_or_default();
-            let file = self.disk.open(&segment_name(segment), false)?;
-            let dead = file.allocated()?.saturating_sub(bytes + SEGMENT_HEADER_LEN as u64);
-            dead_bytes += dead;
-            if segment < below && (n == 0 || dead > BLOCK) && self.is_ours(file.as_ref(), segment)? {
-                todo.push_back((segment, n));
-            }
+        Ok(live)
+    }
+
+    /// Begins another segment if much of the last one is of no use, so that it can give space back; whether it did.
+    fn end_tail(&self, live: &BTreeMap<u64, (u64, u64)>) -> Result<bool, StoreError> {
+        let mut writer = lock(&self.writer);
+        let Some((number, len)) = writer.committed.tail else { return Ok(false) };
+        let (_, bytes) = live.get(&number).copied().unwrap_or_default();
+        let dead = len.saturating_sub(bytes + SEGMENT_HEADER_LEN as u64);
+        // Often it would leave many short segments.
+        if writer.failed.is_some() || dead * 4 < len || dead < self.bounds.segment_len / TAIL_PART {
+            return Ok(false);
         }
-        // What was counted on the way is as good as what was known at each step; this is what there is.
-        lock(&self.writer).set_dead_bytes(dead_bytes);
-        Ok(Space { todo, window: BTreeMap::new(), is_full: false })
+        match self.flush_locked(&mut writer).and_then(|()| self.end_segment(&mut writer)) {
+            Ok(()) => Ok(true),
+            // It gives back what it can another time.
+            Err(StoreError::Full(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Places of the records in use of a segment, and of as many of those to come as may be held.
@@ -325,7 +395,7 @@ impl SegmentStore {
         n_records: u64,
         todo: &VecDeque<(u64, u64)>,
     ) -> Result<BTreeMap<u64, Vec<Used>>, StoreError> {
-        let mut room = (limits::RECLAIM_RECORDS as u64).saturating_sub(n_records);
+        let mut room = (self.bounds.reclaim_records as u64).saturating_sub(n_records);
         let mut window = BTreeMap::from([(segment, Vec::new())]);
         for (next, n) in todo {
             if *n > room {
@@ -354,7 +424,7 @@ impl SegmentStore {
         live: &[Used],
         is_full: &mut bool,
     ) -> Result<Option<Reclaimed>, StoreError> {
-        let file = self.disk.open(&segment_name(segment), false)?;
+        let Some(file) = segments::open(&self.disk, segment)? else { return Ok(None) };
         let before = file.allocated()?;
         let done = |action, freed_bytes, written_bytes| {
             lock(&self.writer).freed(freed_bytes);
@@ -365,50 +435,114 @@ impl SegmentStore {
             return done(Reclaim::Unlinked, before, 0);
         }
         let live_bytes: u64 = live.iter().map(|(_, len, _)| len).sum();
-        let (used, holes) = holes(live.iter().map(|(offset, len, _)| (*offset, *len)), file.len()?);
-        let no_holes = &self.collecting.no_holes;
+        let (used, holes) = holes(HEADER, live.iter().map(|(offset, len, _)| (*offset, *len)), file.len()?);
         let mut after = before;
-        if before > used && !no_holes.load(std::sync::atomic::Ordering::Relaxed) {
-            after = match Self::punch(file.as_ref(), &holes) {
-                Ok(()) => file.allocated()?,
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    log::info!("files have no holes here: space is given back by copying");
-                    no_holes.store(true, std::sync::atomic::Ordering::Relaxed);
-                    before
-                }
-                Err(error) => return Err(write_error(error)),
-            };
+        if before > used {
+            self.punch(file.as_ref(), &holes)?;
+            after = file.allocated()?;
         }
         // Copying wears the medium: only for much more than is copied. Small records leave many blocks half in use.
         let is_worth = if after > used { live_bytes * 2 < after } else { live_bytes * 4 < after };
         if is_worth && !*is_full {
-            match self.copy_records(segment, live) {
-                Ok(true) => {
-                    self.unlink(segment)?;
-                    return done(Reclaim::Rewritten, before.saturating_sub(live_bytes), live_bytes);
-                }
-                // Something in it is damaged: what is there stays for whoever can make use of it.
-                Ok(false) => {}
-                Err(StoreError::Full(why)) => {
-                    log::warn!(why = why.as_str(); "no room to copy what is in use of segments that are mostly not");
-                    *is_full = true;
-                }
-                Err(error) => return Err(error),
+            let copied = self.copy_records(segment, live);
+            if self.is_copied(copied, is_full)? {
+                self.unlink(segment)?;
+                return done(Reclaim::Rewritten, before.saturating_sub(live_bytes), live_bytes);
             }
         }
         if after < before { done(Reclaim::Punched, before - after, 0) } else { Ok(None) }
     }
 
-    fn punch(file: &dyn DiskFile, holes: &[(u64, u64)]) -> io::Result<()> {
-        for (offset, len) in holes {
-            file.punch(*offset, *len)?;
+    /// The next records in use of a segment with more of them than may be held.
+    fn part(&self, segment: u64, from: u64) -> Result<Vec<Used>, StoreError> {
+        let mut part = BinaryHeap::new();
+        self.index().snapshot()?.each(&mut |key, location| {
+            if location.segment == segment && location.offset >= from {
+                part.push((location.offset, location.record_len(), key));
+                if part.len() > self.bounds.reclaim_records {
+                    part.pop();
+                }
+            }
+        })?;
+        Ok(part.into_sorted_vec())
+    }
+
+    /// Gives space of a segment back with more records in use than may be held, one part after the other, each found by a
+    /// walk over the index.
+    fn give_back_in_parts(&self, segment: u64, is_full: &mut bool) -> Result<Option<Reclaimed>, StoreError> {
+        let Some(file) = segments::open(&self.disk, segment)? else { return Ok(None) };
+        let (allocated, mut before, mut live_bytes) = (file.allocated()?, HEADER, 0);
+        loop {
+            let part = self.part(segment, before.0 + before.1)?;
+            let last = part.last().map(|(offset, len, _)| (*offset, *len));
+            let end = last.map_or(file.len()?, |(offset, len)| offset + len);
+            live_bytes += part.iter().map(|(_, len, _)| len).sum::<u64>();
+            let (_, holes) = holes(before, part.iter().map(|(offset, len, _)| (*offset, *len)), end);
+            self.punch(file.as_ref(), &holes)?;
+            let Some(last) = last else { break };
+            before = last;
         }
-        file.sync()
+        let after = file.allocated()?;
+        let done = |action, freed_bytes, written_bytes| {
+            lock(&self.writer).freed(freed_bytes);
+            Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes }))
+        };
+        // Small records: hardly a block has none.
+        if live_bytes * 4 < after && !*is_full {
+            let mut next = 0;
+            let copied = loop {
+                let part = self.part(segment, next)?;
+                let Some((last, ..)) = part.last() else { break Ok(true) };
+                next = last + 1;
+                match self.copy_records(segment, &part) {
+                    Ok(true) => {}
+                    other => break other,
+                }
+            };
+            if self.is_copied(copied, is_full)? {
+                self.unlink(segment)?;
+                return done(Reclaim::Rewritten, allocated.saturating_sub(live_bytes), live_bytes);
+            }
+        }
+        if after < allocated { done(Reclaim::Punched, allocated - after, 0) } else { Ok(None) }
+    }
+
+    /// Whether all was copied; where there was no room, nothing is in this collection any more.
+    fn is_copied(&self, copied: Result<bool, StoreError>, is_full: &mut bool) -> Result<bool, StoreError> {
+        match copied {
+            Err(StoreError::Full(why)) => {
+                log::warn!(why = why.as_str(); "no room to copy what is in use of segments that are mostly not");
+                *is_full = true;
+                Ok(false)
+            }
+            // If not, something in it is damaged: what is there stays for whoever can make use of it.
+            copied => copied,
+        }
+    }
+
+    /// Makes holes, unless files have none here.
+    fn punch(&self, file: &dyn DiskFile, holes: &[(u64, u64)]) -> Result<(), StoreError> {
+        let no_holes = &self.collecting.no_holes;
+        if no_holes.load(std::sync::atomic::Ordering::Relaxed) || holes.is_empty() {
+            return Ok(());
+        }
+        for (offset, len) in holes {
+            match file.punch(*offset, *len) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    log::info!("files have no holes here: space is given back by copying");
+                    no_holes.store(true, std::sync::atomic::Ordering::Relaxed);
+                    return Ok(());
+                }
+                punched => punched.map_err(write_error)?,
+            }
+        }
+        file.sync().map_err(write_error)
     }
 
     fn unlink(&self, segment: u64) -> Result<(), StoreError> {
-        self.open.forget(segment);
         self.disk.remove(&segment_name(segment)).map_err(write_error)?;
+        // Not before: a reader would open it again, and its space would stay taken.
+        self.open.forget(segment);
         self.disk.sync_folder().map_err(write_error)?;
         lock(&self.writer).n_segments -= 1;
         Ok(())
@@ -432,12 +566,13 @@ mod tests {
 
     #[test]
     fn holes_are_whole_blocks_between_what_is_in_use() {
-        assert_eq!(holes([], 10_000), (4_096, vec![(4_096, 5_904)]));
-        assert_eq!(holes([(64, 4_032)], 4_096), (4_096, vec![]));
-        assert_eq!(holes([(64, 4_033)], 4_097), (8_192, vec![]));
-        assert_eq!(holes([(20_000, 100)], 30_000), (8_192, vec![(4_096, 12_288), (20_480, 9_520)]));
+        assert_eq!(holes(HEADER, [], 10_000), (4_096, vec![(4_096, 5_904)]));
+        assert_eq!(holes(HEADER, [(64, 4_032)], 4_096), (4_096, vec![]));
+        assert_eq!(holes(HEADER, [(64, 4_033)], 4_097), (8_192, vec![]));
+        assert_eq!(holes(HEADER, [(20_000, 100)], 30_000), (8_192, vec![(4_096, 12_288), (20_480, 9_520)]));
         let live = [(100, 10), (200, 10), (9_000, 8_000), (17_000, 10)];
-        assert_eq!(holes(live, 17_010), (16_384, vec![(4_096, 4_096)]));
+        assert_eq!(holes(HEADER, live, 17_010), (16_384, vec![(4_096, 4_096)]));
+        assert_eq!(holes((9_000, 100), [(20_000, 480)], 20_480), (8_192, vec![(12_288, 4_096)]));
     }
 
     #[test]
@@ -456,7 +591,7 @@ mod tests {
                 }
                 at += len;
             }
-            let (used, holes) = holes(live.iter().copied(), at);
+            let (used, holes) = holes(HEADER, live.iter().copied(), at);
             let freed: u64 = holes.iter().map(|(_, len)| len).sum();
             assert!(used + freed >= at && used + freed < at + BLOCK);
             for (from, len) in holes {

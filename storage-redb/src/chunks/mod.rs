@@ -1,6 +1,8 @@
 //! The chunk store in segment files with a redb index.
 
 mod collect;
+#[cfg(test)]
+mod collect_tests;
 mod filter;
 pub mod format;
 mod index;

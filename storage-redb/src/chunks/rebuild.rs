@@ -15,10 +15,9 @@ use bib_core::port::{Rebuilt, StoreError};
 use super::format::{Key, Location, RecordHeader, SEGMENT_HEADER_LEN};
 use super::index::{Index, NewIndex, State};
 use super::recovery;
-use super::segments::{self, Found, segment_name};
+use super::segments::{self, Found};
 use super::store::{SegmentStore, unpoisoned};
 use crate::database::{lock, write_error};
-use crate::disk::Disk;
 
 /// Entries on their way into a new index.
 struct Batch<'a> {
@@ -89,11 +88,11 @@ impl SegmentStore {
         let numbers = self.segment_numbers()?;
         let mut total = 0;
         for number in &numbers {
-            total += self.disk.open(&segment_name(*number), false)?.len()?;
+            total += segments::open(&self.disk, *number)?.map_or(Ok(0), |file| file.len())?;
         }
         let mut done = 0;
         for number in numbers {
-            let file = self.disk.open(&segment_name(number), false)?;
+            let Some(file) = segments::open(&self.disk, number)? else { continue };
             file.settle().map_err(write_error)?;
             let seal = match segments::header(file.as_ref(), number, self.store)? {
                 Found::Expected(seal) => seal,

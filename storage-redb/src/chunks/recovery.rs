@@ -86,6 +86,11 @@ fn search(file: &dyn DiskFile, mut at: u64, len: u64) -> Result<Option<u64>, Sto
     while len.saturating_sub(at) >= RECORD_HEADER_LEN as u64 {
         let held = (len - at).min(WINDOW as u64) as usize;
         file.read_exact_at(&mut window[..held], at)?;
+        // A hole, most likely: this is faster than to look at each place.
+        if window[..held].iter().all(|byte| *byte == 0) {
+            at += held as u64;
+            continue;
+        }
         if let Some(found) = window[..held].windows(RECORD_MAGIC.len()).position(|bytes| bytes == RECORD_MAGIC) {
             return Ok(Some(at + found as u64));
         }

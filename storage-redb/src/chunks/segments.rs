@@ -23,6 +23,17 @@ pub(super) fn segment_number(name: &str) -> Option<u64> {
     (number < u64::MAX / 2 && segment_name(number) == name).then_some(number)
 }
 
+/// The file of a segment; `None` if what has its name is a folder, which is left alone.
+pub(super) fn open(disk: &dyn Disk, number: u64) -> io::Result<Option<Arc<dyn DiskFile>>> {
+    match disk.open(&segment_name(number), false) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            log::warn!(file = segment_name(number); "a folder with the name of a segment is left alone");
+            Ok(None)
+        }
+        file => file.map(Some),
+    }
+}
+
 /// Makes a segment; its bytes and its name are not durable yet.
 pub(super) fn create(disk: &dyn Disk, header: SegmentHeader) -> Result<Arc<dyn DiskFile>, StoreError> {
     let file = disk.open(&segment_name(header.number), true).map_err(write_error)?;

@@ -68,6 +68,8 @@ pub struct Bounds {
     pub unindexed_chunks: usize,
     /// Entries of the index that wait for their places in it.
     pub recent_entries: usize,
+    /// Records whose places are held while space is given back.
+    pub reclaim_records: usize,
 }
 
 impl Default for Bounds {
@@ -77,6 +79,7 @@ impl Default for Bounds {
             unindexed_bytes: limits::MAX_UNINDEXED_BYTES,
             unindexed_chunks: limits::MAX_UNINDEXED_CHUNKS,
             recent_entries: limits::MAX_RECENT_ENTRIES,
+            reclaim_records: limits::RECLAIM_RECORDS,
         }
     }
 }
@@ -312,7 +315,7 @@ impl SegmentStore {
         let mut n_found = 0_u64;
         for &number in numbers.iter().filter(|number| indexed.is_none_or(|(tail, _)| **number >= tail)) {
             let name = segment_name(number);
-            let file = self.disk.open(&name, false)?;
+            let Some(file) = segments::open(&self.disk, number)? else { continue };
             // After a kill the bytes are in the memory of the system, after a failed sync they only seem to be.
             file.settle().map_err(write_error)?;
             let from = indexed.filter(|(tail, _)| *tail == number).map_or(SEGMENT_HEADER_LEN as u64, |(_, len)| len);
@@ -485,7 +488,7 @@ impl SegmentStore {
     }
 
     /// Takes no more writes when the index does not any more; else it is as it was before.
-    fn close_if_failed<T>(&self, writer: &mut Writer, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn close_if_failed<T>(&self, writer: &mut Writer, done: Result<T, StoreError>) -> Result<T, StoreError> {
         done.inspect_err(|error| {
             if self.index().is_read_only() {
                 writer.failed = Some(error.to_string());
@@ -649,7 +652,7 @@ struct Headers {
 fn headers(disk: &dyn Disk, numbers: &[u64], keyring: Option<&Keyring>) -> Result<Headers, StoreError> {
     let mut found = Headers { store: None, plain_below: 0 };
     for &number in numbers {
-        let file = disk.open(&segment_name(number), false)?;
+        let Some(file) = segments::open(disk, number)? else { continue };
         let mut bytes = [0; SEGMENT_HEADER_LEN];
         let held = file.len()?.min(bytes.len() as u64) as usize;
         file.read_exact_at(&mut bytes[..held], 0)?;

@@ -52,7 +52,7 @@ impl SegmentStore {
         let numbers = names.iter().filter_map(|name| segment_number(name)).filter(|number| *number < sealed_from);
         let numbers: Vec<u64> = numbers.collect();
         for &number in &numbers {
-            let file = self.disk.open(&segment_name(number), false)?;
+            let Some(file) = segments::open(&self.disk, number)? else { continue };
             match segments::header(file.as_ref(), number, self.store)? {
                 Found::Other(_) | Found::Newer(_) => {}
                 // A damaged header says nothing of the records.
@@ -112,6 +112,12 @@ impl SegmentStore {
         }
         self.append(&mut writer, key, (raw_len, codec), &payload, Some(location))?;
         Ok(self.find(&key)?.map_or(0, |moved| moved.record_len()))
+    }
+
+    /// Begins another segment, though the last one is not full; nothing may wait to be flushed.
+    pub(in super::super) fn end_segment(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        writer.tail = None;
+        self.begin_segment(writer)
     }
 
     /// Lets the index name the segment that takes the next record as the last one.
