@@ -304,7 +304,7 @@ impl Driver {
             links: BTreeMap::new(),
             n_streams: 0,
             ended_by: None,
-            look_at: may_receive,
+            look_at: may_receive.saturating_sub(bytes_in_flight as u64),
             looking: false,
         };
         let stats = driver.drive(inputs).await?;
@@ -391,7 +391,11 @@ impl Driver {
             Input::Room(room) => {
                 self.looking = false;
                 match room {
-                    Ok(more) => self.look_at = self.fetch.progress().received_bytes + more,
+                    Ok(more) => {
+                        // What is in flight comes in any case.
+                        let more = more.saturating_sub(self.ctx.budget.fetch_bytes as u64 / 2);
+                        self.look_at = self.fetch.progress().received_bytes + more;
+                    }
                     Err(failure) => self.end(failure),
                 }
             }

@@ -61,8 +61,11 @@ impl Gc {
             self.pressed_at = Some(ctx.clock.now());
             log::info!(used = usage.used, quota = usage.quota; "space is short");
         }
-        let how = How { dry_run: false, min_age: usage.min_age(config.gc_min_age), pace: Pace::ByItself };
+        let min_age = usage.min_age(config.gc_min_age);
+        let how = How { dry_run: false, min_age, sweep_age: min_age, pace: Pace::ByItself };
         match collect(ctx, how, &|_| {}).await {
+            // What did not fit may fit now.
+            Ok(_) if is_pressed => ctx.replicate.notify(),
             Ok(_) => {}
             Err(failure) if failure.code == ErrorCode::Busy => return Ok(Next::Within(BUSY_PAUSE)),
             Err(failure) => return Err(failure),

@@ -35,8 +35,10 @@ use crate::store::Stores;
 pub(crate) struct How {
     /// Only look.
     pub(crate) dry_run: bool,
-    /// How old released and unnamed content has to be.
+    /// How old released content has to be.
     pub(crate) min_age: Duration,
+    /// How old chunks have to be that no manifest names.
+    pub(crate) sweep_age: Duration,
     pub(crate) pace: Pace,
 }
 
@@ -181,7 +183,7 @@ async fn once(ctx: &Context, how: &How, tell: &Tell<'_>) -> Result<Collected, Fa
     loop {
         let began = Instant::now();
         let rules =
-            SweepRules { now: timestamp(), min_age: how.min_age, dry_run: how.dry_run, max_chunks: SWEEP_CHUNKS };
+            SweepRules { now: timestamp(), min_age: how.sweep_age, dry_run: how.dry_run, max_chunks: SWEEP_CHUNKS };
         let step = ctx
             .store
             .blocking("sweep", move |stores| stores.chunks().sweep_step(&rules, after))
@@ -314,7 +316,8 @@ pub(crate) async fn collect(ctx: &Rc<Context>, how: How, tell: &Tell<'_>) -> Res
         let named = names_of(ctx, given_up.iter().copied().collect()).await?.join(", ");
         log::info!(versions = named.as_str(); "space is short: content of withdrawn versions is given up");
         ctx.store.apply(Command::Evict(given_up)).await.map_err(|error| store_failure(&error))?;
-        let more = once(ctx, &How { min_age: how.min_age.min(PRESSED_AGE), ..how }, tell).await?;
+        // What was given up is as old as its segments, which may be young.
+        let more = once(ctx, &How { sweep_age: Duration::ZERO, ..how }, tell).await?;
         all = Collected {
             evicted: all.evicted + n,
             dead_chunks: all.dead_chunks + more.dead_chunks,

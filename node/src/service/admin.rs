@@ -63,5 +63,9 @@ async fn apply(ctx: &Rc<Context>, next: Config) {
     let peers = live.peers.iter().map(ToString::to_string).collect();
     ctx.mailbox.post(Input::Configured(peers)).await;
     ctx.set_config(live);
+    // Whoever waits for a time, or for room, looks again.
+    for signal in [&ctx.pressed, &ctx.scrub, &ctx.replicate] {
+        signal.notify();
+    }
     log::info!(keys = now.join(" ").as_str(); "the configuration was read again");
 }

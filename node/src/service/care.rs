@@ -42,7 +42,7 @@ pub(crate) async fn gc(
 ) -> Result<()> {
     require_operator(caller, "give back its space")?;
     let min_age = min_age_s.map_or(ctx.config().gc_min_age, Duration::from_secs);
-    let how = collect::How { dry_run, min_age, pace: Pace::Asked };
+    let how = collect::How { dry_run, min_age, sweep_age: min_age, pace: Pace::Asked };
     let collected = collect::collect(ctx, how, &|progress| out.try_event(Event::Progress(progress))).await?;
     out.event(Event::Collected(collected)).await
 }

@@ -9,7 +9,7 @@ use bib_core::command::Command;
 use bib_core::id::ChunkId;
 use bib_core::limits::{CONTENT_STEP, MAX_CHUNK_LEN, MAX_WANTED_RANGES};
 use bib_core::machine::transfer::outcome::{AskOrder, FetchStats, StallReason, Wanted};
-use bib_core::model::{PathPatterns, Reference, Version};
+use bib_core::model::{PathPatterns, Reference, Version, VersionStatus};
 
 use super::{catalog, store_failure};
 use crate::content::{ContentError, Part, Reader};
@@ -179,6 +179,11 @@ async fn version_of(ctx: &Context, reference: &Reference) -> Result<(Version, bo
 
 /// Yields what a part of a version consists of; what is not here is fetched while it is read.
 async fn read(ctx: &Rc<Context>, version: &Version, part: Part, originals: bool, out: &Output) -> Result<()> {
+    // What is withdrawn may be given up where space is short, the least used first.
+    if version.status == VersionStatus::Withdrawn {
+        let used = Command::ContentUsed(version.manifest);
+        ctx.store.apply(used).await.map_err(|error| store_failure(&error))?;
+    }
     // The chunk in hand and what is on its way to the caller, for as long as the call lasts.
     let permit = Rc::new(ctx.session_credits.borrow(MAX_CHUNK_LEN + CONTENT_STEP).await);
     let mut reader = Reader::new(ctx.store.stores(), version.manifest, part.clone()).naming_originals(originals);

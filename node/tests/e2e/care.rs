@@ -347,3 +347,32 @@ fn node_that_does_not_start_with_its_index_gets_a_new_one_offline() -> Result<()
     one.home.bib(["dataset", "verify", "t/f"])?;
     same::file(&file, &get(&one.home, "t/f", "out.bin")?)
 }
+
+#[test]
+fn full_node_gives_up_what_was_withdrawn_for_what_is_active() -> Result<()> {
+    let One { home: a, node: _node_a, lab } = One::start()?;
+    let files: Vec<PathBuf> = (0..3).map(|n| noise(&a, &format!("{n}.bin"), 24 * MIB, n)).collect::<Result<_>>()?;
+    publish(&a, &files[0], "t/old")?;
+    let b = lab.home("b")?;
+    let settings = "storage.max_bytes = \"60MiB\"\nstorage.min_free = \"0\"";
+    b.configure(&format!("{settings}\np2p.peers = [{:?}]", address(&a)?))?;
+    let _node_b = b.start()?;
+    let is_here = |reference: &str| {
+        until(&format!("{reference} is fetched"), PATIENCE, || {
+            Ok((sees(&b, reference)?["version"]["here"] == true).then_some(()))
+        })
+    };
+    is_here("t/old@1.0.0")?;
+    a.bib(["dataset", "withdraw", "t/old@1.0.0", "--yes"])?;
+    until("the withdrawal is known", PATIENCE, || {
+        Ok((sees(&b, "t/old@1.0.0")?["version"]["status"] == "withdrawn").then_some(()))
+    })?;
+    publish(&a, &files[1], "t/new")?;
+    is_here("t/new@1.0.0")?;
+    ensure(sees(&b, "t/old@1.0.0")?["version"]["here"] == true, || "there is room for both".to_owned())?;
+    publish(&a, &files[2], "t/newer")?;
+    is_here("t/newer@1.0.0")?;
+    ensure(sees(&b, "t/old@1.0.0")?["version"]["here"] == false, || "it made room".to_owned())?;
+    same::file(&files[1], &get(&b, "t/new", "1.out")?)?;
+    same::file(&files[2], &get(&b, "t/newer", "2.out")?)
+}
