@@ -245,10 +245,16 @@ impl Store {
         fill: impl FnOnce(&Self) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         let unfinished = format!("{name}.new");
-        if disk.list()?.contains(&unfinished) {
+        let is_left = disk.list()?.contains(&unfinished);
+        if is_left {
             disk.remove(&unfinished)?;
         }
-        let store = Self::over(name, locked(disk, &unfinished, true)?, cache_bytes)?;
+        let file = locked(disk, &unfinished, true)?;
+        if is_left {
+            // Else a power cut may keep the renaming and forget that another file had the name before.
+            disk.sync_folder().map_err(write_error)?;
+        }
+        let store = Self::over(name, file, cache_bytes)?;
         if let Err(error) = fill(&store) {
             drop(store);
             // The space that it took is wanted; one that stays is removed by the next attempt.

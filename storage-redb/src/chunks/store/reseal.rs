@@ -145,6 +145,8 @@ impl SegmentStore {
                 }
             })?;
             if lost.is_empty() {
+                // A segment whose name comes back after a power cut would not be looked for again.
+                self.disk.sync_folder().map_err(write_error)?;
                 figures.sealed_from = 0;
                 return self.commit(&mut writer, &[], figures);
             }
