@@ -16,8 +16,13 @@ use bib_storage_redb::crypto::KeyBytes;
 use bib_storage_redb::{Bounds, Disk, Keyring, RedbCatalog, SegmentStore};
 
 /// Small enough that a short script fills segments and flushes by itself.
-const BOUNDS: Bounds =
-    Bounds { segment_len: 5 << 10, unindexed_bytes: 24 << 10, unindexed_chunks: 10, recent_entries: 6 };
+const BOUNDS: Bounds = Bounds {
+    segment_len: 5 << 10,
+    unindexed_bytes: 24 << 10,
+    unindexed_chunks: 10,
+    recent_entries: 6,
+    reclaim_records: 64,
+};
 const CACHE: usize = 256 << 10;
 
 fn keyring(n_keys: u8) -> Arc<Keyring> {

@@ -4,18 +4,21 @@
 //! are mostly zeroes: full segments, one that was being written, chunks of both codecs, and some that a killed process
 //! had not indexed yet. A new version of a format gets a folder of its own, made by
 //! `BIB_BLESS=1 cargo test -p bib-storage-redb --test golden`; the older ones stay as they are. In version 2 the index has
-//! entries that wait for their places.
+//! entries that wait for their places. `sealed-vN` holds sealed ones, with two data keys and both ciphers; their keys are
+//! [`keyring`].
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bib_core::chunk::{Chunk, Codec};
 use bib_core::hash::hash;
-use bib_core::port::{Catalog, CatalogTxn, ChunkStore, Order, TABLES};
-use bib_storage_redb::{Bounds, Folder, RedbCatalog, SegmentStore};
+use bib_core::port::{Catalog, CatalogTxn, ChunkStore, Order, StoreError, TABLES};
+use bib_storage_redb::crypto::KeyBytes;
+use bib_storage_redb::{Bounds, Cipher, Folder, Keyring, RedbCatalog, SegmentStore};
 
 const CACHE: usize = 1 << 20;
 const N_CHUNKS: u64 = 14;
@@ -29,8 +32,14 @@ const BOUNDS: Bounds = Bounds {
     reclaim_records: 100,
 };
 
-fn fixture(version: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/v{version}"))
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// The keys of the sealed fixtures, of which the first `n` data keys are there.
+fn keyring(n: u8, cipher: Cipher) -> Arc<Keyring> {
+    let data_keys = (1..=n).map(|id| (u32::from(id), KeyBytes::new([id; 32]))).collect();
+    Arc::new(Keyring::new(data_keys, &[0xaa; 32], &[0xbb; 32]).unwrap().with_cipher(cipher))
 }
 
 fn chunks() -> Vec<Chunk> {
@@ -44,15 +53,30 @@ fn value(table: usize, i: u8) -> Vec<u8> {
     vec![table as u8 ^ i; 1 + usize::from(i) * 20]
 }
 
-fn open(path: &Path) -> (SegmentStore, RedbCatalog) {
-    let folder = || Folder::new(path.to_owned()).unwrap();
-    let chunks = SegmentStore::open_bounded(Box::new(folder()), CACHE, *b"golden store v1.", BOUNDS).unwrap();
-    (chunks, RedbCatalog::open(&folder(), CACHE).unwrap())
+/// A key of any table. In a sealed one it is long enough to have a hidden part.
+fn key(i: u8, is_sealed: bool) -> Vec<u8> {
+    if is_sealed { [[b'k'; 33].as_slice(), &[i, 0], &[9; 40]].concat() } else { vec![b'k', i] }
 }
 
-fn make(path: &Path) {
-    let (store, catalog) = open(path);
-    for (i, chunk) in chunks().iter().enumerate() {
+fn try_open(path: &Path, keyring: Option<Arc<Keyring>>) -> Result<(SegmentStore, RedbCatalog), StoreError> {
+    let folder = || Folder::new(path.to_owned()).unwrap();
+    let store = *b"golden store v1.";
+    let chunks = SegmentStore::open_with(Box::new(folder()), CACHE, store, BOUNDS, keyring.clone())?;
+    Ok((chunks, RedbCatalog::open_with(&folder(), CACHE, keyring)?))
+}
+
+fn open(path: &Path, keyring: Option<Arc<Keyring>>) -> (SegmentStore, RedbCatalog) {
+    try_open(path, keyring).unwrap()
+}
+
+/// Puts chunks, and entries of each table.
+fn fill(
+    (store, catalog): (SegmentStore, RedbCatalog),
+    chunks: &[Chunk],
+    entries: std::ops::Range<u8>,
+    is_sealed: bool,
+) {
+    for (i, chunk) in chunks.iter().enumerate() {
         store.put(chunk).unwrap();
         if i + 1 == N_INDEXED {
             store.flush().unwrap();
@@ -60,10 +84,18 @@ fn make(path: &Path) {
     }
     let fill = &mut |txn: &mut dyn CatalogTxn| {
         TABLES.iter().enumerate().try_for_each(|(number, (table, _))| {
-            (0..5).try_for_each(|i| txn.put(*table, &[b'k', i], &value(number, i)))
+            entries.clone().try_for_each(|i| txn.put(*table, &key(i, is_sealed), &value(number, i)))
         })
     };
     catalog.write(fill).unwrap();
+}
+
+fn bless(name: &str, make: impl FnOnce(&Path)) {
+    if std::env::var_os("BIB_BLESS").is_some() && !fixture(name).exists() {
+        let made = tempfile::tempdir().unwrap();
+        make(made.path());
+        pack(made.path(), &fixture(name));
+    }
 }
 
 fn unpack(from: &Path, to: &Path) {
@@ -85,22 +117,45 @@ fn pack(from: &Path, to: &Path) {
 
 #[test]
 fn data_directory_of_version_1_opens_with_everything_in_it() {
-    opens_with_everything_in_it(1);
+    opens_with_everything_in_it("v1", None, false);
 }
 
 #[test]
 fn data_directory_of_version_2_opens_with_everything_in_it() {
-    if std::env::var_os("BIB_BLESS").is_some() && !fixture(2).exists() {
-        let made = tempfile::tempdir().unwrap();
-        make(made.path());
-        pack(made.path(), &fixture(2));
-    }
-    opens_with_everything_in_it(2);
+    bless("v2", |path| fill(open(path, None), &chunks(), 0..5, false));
+    opens_with_everything_in_it("v2", None, false);
 }
 
-fn opens_with_everything_in_it(version: u32) {
+#[test]
+fn plain_data_directories_can_be_sealed() {
+    for name in ["v1", "v2"] {
+        opens_with_everything_in_it(name, Some(keyring(1, Cipher::Aes256Gcm)), false);
+    }
+}
+
+#[test]
+fn sealed_data_directory_opens_with_its_keys_and_everything_in_it() {
+    const NAME: &str = "sealed-v1";
+    bless(NAME, |path| {
+        let (aes, chacha) = (keyring(1, Cipher::Aes256Gcm), keyring(2, Cipher::ChaCha20Poly1305));
+        fill(open(path, Some(aes)), &chunks()[..N_INDEXED], 0..3, true);
+        fill(open(path, Some(chacha)), &chunks()[N_INDEXED..], 3..5, true);
+    });
+    for cipher in Cipher::ALL {
+        opens_with_everything_in_it(NAME, Some(keyring(2, cipher)), true);
+    }
     let copy = tempfile::tempdir().unwrap();
-    unpack(&fixture(version), copy.path());
+    unpack(&fixture(NAME), copy.path());
+    for wrong in [None, Some(keyring(1, Cipher::Aes256Gcm))] {
+        let refused = try_open(copy.path(), wrong);
+        assert!(matches!(refused, Err(StoreError::Sealed(_))), "{refused:?}");
+    }
+}
+
+fn opens_with_everything_in_it(name: &str, keyring: Option<Arc<Keyring>>, is_sealed: bool) {
+    let open = |path: &Path| open(path, keyring.clone());
+    let copy = tempfile::tempdir().unwrap();
+    unpack(&fixture(name), copy.path());
     let chunks = chunks();
     assert!([Codec::None, Codec::Zstd].iter().all(|codec| chunks.iter().any(|chunk| chunk.codec() == *codec)));
     for _ in 0..2 {
@@ -121,7 +176,7 @@ fn opens_with_everything_in_it(version: u32) {
             let all = (Bound::Unbounded, Bound::Unbounded);
             read.scan(*table, all, Order::Ascending, &mut |key, found| {
                 let i = expected.next().unwrap();
-                assert_eq!((key, found), ([b'k', i].as_slice(), value(number, i).as_slice()), "{name}");
+                assert_eq!((key, found), (self::key(i, is_sealed).as_slice(), value(number, i).as_slice()), "{name}");
                 ControlFlow::Continue(())
             })
             .unwrap();

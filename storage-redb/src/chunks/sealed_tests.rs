@@ -396,6 +396,24 @@ fn chunk_that_cannot_be_sealed_again_because_it_is_damaged_is_not_held() {
 }
 
 #[test]
+fn chunk_with_a_damaged_record_header_is_sealed_again_when_its_bytes_are_whole() {
+    let (folder, chunks) = filled(None, 12);
+    let path = folder.path().join(FIRST);
+    let mut bytes = fs::read(&path).unwrap();
+    let second = SEGMENT_HEADER_LEN + RecordHeader::decode(&bytes[SEGMENT_HEADER_LEN..]).unwrap().record_len() as usize;
+    bytes[second] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let store = open(folder.path(), keyring()).unwrap();
+    assert_eq!(steps(&store), 2);
+    assert_held(&store, &chunks);
+    assert_eq!(segments_of(folder.path()), [SECOND]);
+}
+
+fn segments_of(path: &Path) -> Vec<String> {
+    files(path).into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".seg")).collect()
+}
+
+#[test]
 fn plain_segments_without_a_chunk_that_counts_are_removed_and_the_store_opens_again() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path(), None).unwrap());

@@ -6,9 +6,11 @@
 //!
 //! Deliberately absent: when to do it, and how fast; who asks for steps waits between them.
 
+use bib_core::chunk::{Chunk, ChunkError};
+use bib_core::id::ChunkId;
 use bib_core::port::StoreError;
 
-use super::super::format::{Key, Location, RecordHeader, SEGMENT_HEADER_LEN};
+use super::super::format::{Key, Location, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN};
 use super::super::index::State;
 use super::super::recovery;
 use super::super::segments::{self, Found, segment_name, segment_number};
@@ -27,7 +29,7 @@ pub struct Resealed {
     pub n_left: u64,
 }
 
-/// Entries that are removed from the index in one commit.
+/// Entries of the index that are looked at, or removed, together.
 const MAX_REMOVED: usize = 16_384;
 
 impl SegmentStore {
@@ -52,7 +54,12 @@ impl SegmentStore {
         let numbers = names.iter().filter_map(|name| segment_number(name)).filter(|number| *number < sealed_from);
         let numbers: Vec<u64> = numbers.collect();
         for &number in &numbers {
-            let Some(file) = segments::open(&self.disk, number)? else { continue };
+            let file = match segments::open(&self.disk, number) {
+                // A collection has removed it.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let Some(file) = file else { continue };
             match segments::header(file.as_ref(), number, self.store)? {
                 Found::Other(_) | Found::Newer(_) => {}
                 // A damaged header says nothing of the records.
@@ -79,39 +86,76 @@ impl SegmentStore {
             None => None,
             Some(keyring) => self.open.key(&self.disk, number, self.store, keyring)?,
         };
+        let (mut at, mut is_gapless) = (from, true);
         recovery::records(&self.disk, file.as_ref(), key.as_deref(), from, &mut |header, offset| {
-            written_bytes += self.move_record(number, &header, offset)?;
+            is_gapless &= offset == at;
+            at = offset + header.record_len();
+            let RecordHeader { raw_len, stored_len, codec, cipher, .. } = header;
+            let location = Location { segment: number, offset, raw_len, stored_len, codec, cipher };
+            written_bytes += self.move_record(&self.key_of_record(&header), &location, false)?;
             Ok(())
         })?;
+        if !is_gapless || at != file.len()? {
+            written_bytes += self.move_what_is_hidden(number)?;
+        }
         let mut writer = self.writable()?;
         self.flush_locked(&mut writer)?;
         if writer.figures.tail.is_some_and(|(tail, _)| tail == number) {
             self.begin_segment(&mut writer)?;
         }
         let freed = file.allocated()?;
-        self.disk.remove(&segment_name(number)).map_err(write_error)?;
         self.open.forget(number);
-        writer.n_segments -= 1;
-        writer.freed(freed);
+        match self.disk.remove(&segment_name(number)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => {
+                removed.map_err(write_error)?;
+                writer.n_segments -= 1;
+                writer.freed(freed);
+            }
+        }
         Ok(written_bytes)
     }
 
-    /// Moves the chunk of a record, if it is the one that counts; the bytes that it takes now.
-    fn move_record(&self, segment: u64, header: &RecordHeader, offset: u64) -> Result<u64, StoreError> {
-        let key = self.key_of_record(header);
-        let RecordHeader { raw_len, stored_len, codec, cipher, .. } = *header;
-        let location = Location { segment, offset, raw_len, stored_len, codec, cipher };
-        if self.find(&key)? != Some(location) {
+    /// Moves the chunks whose record headers are damaged, while their bytes are not: the index knows where they lie.
+    fn move_what_is_hidden(&self, number: u64) -> Result<u64, StoreError> {
+        self.flush_locked(&mut *self.writable()?)?;
+        let snapshot = self.index().snapshot()?;
+        let (mut after, mut written_bytes) = (None, 0);
+        loop {
+            let page = snapshot.page(after, MAX_REMOVED)?;
+            let Some((last, _)) = page.last() else { return Ok(written_bytes) };
+            after = Some(*last.as_bytes());
+            for (key, location) in page.iter().filter(|(_, location)| location.segment == number) {
+                written_bytes += self.move_record(key, location, true)?;
+            }
+        }
+    }
+
+    /// Moves a chunk, if this is the record that counts, and, where that is asked, if its bytes have the hash that its
+    /// key is of; the bytes that it takes now.
+    fn move_record(&self, key: &Key, location: &Location, verify: bool) -> Result<u64, StoreError> {
+        if self.find(key)? != Some(*location) {
             return Ok(0);
         }
-        let Payload::Whole(payload) = self.payload(&key, &location)? else { return Ok(0) };
+        let Payload::Whole(payload) = self.payload(key, location)? else { return Ok(0) };
+        if let (true, RecordCodec::Chunk(codec)) = (verify, location.codec) {
+            // The id is not known, but the one that the bytes have is told.
+            let none = ChunkId::from_bytes([0; 32]);
+            let found = match Chunk::verify(none, location.raw_len, codec, payload.clone()) {
+                Err(ChunkError::WrongHash { found, .. }) => found,
+                _ => return Ok(0),
+            };
+            if self.key(&found) != *key {
+                return Ok(0);
+            }
+        }
         let mut writer = self.writable()?;
         // It may have been found damaged, or put in place of a reference, meanwhile.
-        if self.find(&key)? != Some(location) {
+        if self.find(key)? != Some(*location) {
             return Ok(0);
         }
-        self.append(&mut writer, key, (raw_len, codec), &payload, Some(location))?;
-        Ok(self.find(&key)?.map_or(0, |moved| moved.record_len()))
+        self.append(&mut writer, *key, (location.raw_len, location.codec), &payload, Some(*location))?;
+        Ok(self.find(key)?.map_or(0, |moved| moved.record_len()))
     }
 
     /// Begins another segment, though the last one is not full; nothing may wait to be flushed.
