@@ -18,6 +18,8 @@ use crate::runtime::timestamp;
 
 /// Where space stays short although everything was given back, it is looked again after this.
 const PRESSED_PAUSE: Duration = Duration::from_secs(600);
+/// What is in use cannot be known, mostly: somebody has to mend it, and a walk over everything is not for nothing.
+const DAMAGED_PAUSE: Duration = Duration::from_secs(6 * 3_600);
 /// Another care is under way: it is looked again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
 
@@ -84,6 +86,10 @@ impl Worker for Gc {
 
     fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>> {
         self.look(ctx).boxed_local()
+    }
+
+    fn pause_after_failure(&self) -> Duration {
+        DAMAGED_PAUSE
     }
 
     fn told<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, ()> {

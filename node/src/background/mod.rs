@@ -41,6 +41,11 @@ pub(crate) trait Worker {
     /// Does what there is to do.
     fn work<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, Result<Next, Failure>>;
 
+    /// How long it waits when it did not get on, unless it is told.
+    fn pause_after_failure(&self) -> Duration {
+        MAX_FETCH_PAUSE
+    }
+
     /// Waits until somebody tells it to look.
     fn told<'a>(&'a mut self, ctx: &'a Rc<Context>) -> LocalBoxFuture<'a, ()>;
 }
@@ -109,7 +114,7 @@ async fn run(ctx: Rc<Context>, mut worker: Box<dyn Worker>) {
             Ok(next) => (next, IDLE.to_owned()),
             Err(failure) => {
                 log::warn!(worker = name, why = failure.message.as_str(); "background work does not get on");
-                (Next::Within(MAX_FETCH_PAUSE), failure.message)
+                (Next::Within(worker.pause_after_failure()), failure.message)
             }
         };
         let next_run = match next {

@@ -18,8 +18,6 @@ use crate::world::{One, PATIENCE, Two, address, ensure, get, publish, refused, s
 const MIB: u64 = 1 << 20;
 /// Of 90 MiB: one chunk in a hundred is taken for one in use until the next collection.
 const ALMOST_ALL: u64 = 85 * MIB;
-/// The segment that is being written gives nothing back before it is full.
-const SEGMENT: u64 = 64 * MIB;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
@@ -112,7 +110,7 @@ fn deleted_dataset_gives_its_bytes_back_while_others_are_published_fetched_and_r
     ensure(freed >= ALMOST_ALL, || format!("{freed} bytes were found dead"))?;
     let last = gc(a)?;
     let left = disk_used(a)?;
-    ensure(left < full + 12 * MIB - SEGMENT * 3 / 4, || format!("{left} of {full} bytes are left: {last}"))?;
+    ensure(left < full + 12 * MIB + 4 * MIB - ALMOST_ALL, || format!("{left} of {full} bytes are left: {last}"))?;
     for (n, file) in kept.iter().enumerate() {
         same::file(file, &get(a, &format!("t/kept{n}"), "out.bin")?)?;
     }
@@ -278,7 +276,7 @@ fn node_killed_at_any_moment_of_a_collection_loses_nothing() -> Result<()> {
     let last = gc(&one.home)?;
     let left = disk_used(&one.home)?;
     let status = one.home.json(["status"])?;
-    ensure(left < 8 * MIB + SEGMENT + 4 * MIB, || {
+    ensure(left < 8 * MIB + 4 * MIB, || {
         format!("seed {seed}: {left} bytes are left after {kills} kills; {last}; {status}")
     })?;
     let log = std::fs::read_to_string(one.home.log()).during("read the log")?;
