@@ -350,6 +350,8 @@ impl SegmentStore {
                 todo.push_back((segment, n));
             }
         }
+        // What needs no room comes first, and may make it.
+        todo.make_contiguous().sort_by_key(|(segment, n)| (*n > 0, *segment));
         // What was counted on the way is as good as what was known at each step; this is what there is.
         lock(&self.writer).set_dead_bytes(dead_bytes);
         Ok(Space { todo, window: BTreeMap::new(), is_full: false, is_noted: false })
@@ -436,19 +438,27 @@ impl SegmentStore {
         }
         let live_bytes: u64 = live.iter().map(|(_, len, _)| len).sum();
         let (used, holes) = holes(HEADER, live.iter().map(|(offset, len, _)| (*offset, *len)), file.len()?);
+        let mut copy = |takes: u64| {
+            // Copying wears the medium: it must free more than it writes. Small records leave many blocks half in use.
+            if *is_full || live_bytes * 2 >= takes {
+                return Ok(false);
+            }
+            let copied = self.copy_records(segment, live);
+            self.is_copied(copied, is_full)
+        };
+        let no_holes = || self.collecting.no_holes.load(std::sync::atomic::Ordering::Relaxed);
+        let had_holes = !no_holes();
+        let mut is_copied = copy(if had_holes { used.min(before) } else { before })?;
         let mut after = before;
-        if before > used {
+        if !is_copied && before > used {
             self.punch(file.as_ref(), &holes)?;
             after = file.allocated()?;
+            // What was not known before the first hole.
+            is_copied = had_holes && no_holes() && copy(before)?;
         }
-        // Copying wears the medium: only for much more than is copied. Small records leave many blocks half in use.
-        let is_worth = if after > used { live_bytes * 2 < after } else { live_bytes * 4 < after };
-        if is_worth && !*is_full {
-            let copied = self.copy_records(segment, live);
-            if self.is_copied(copied, is_full)? {
-                self.unlink(segment)?;
-                return done(Reclaim::Rewritten, before.saturating_sub(live_bytes), live_bytes);
-            }
+        if is_copied {
+            self.unlink(segment)?;
+            return done(Reclaim::Rewritten, before.saturating_sub(live_bytes), live_bytes);
         }
         if after < before { done(Reclaim::Punched, before - after, 0) } else { Ok(None) }
     }
@@ -488,7 +498,7 @@ impl SegmentStore {
             Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes }))
         };
         // Small records: hardly a block has none.
-        if live_bytes * 4 < after && !*is_full {
+        if live_bytes * 2 < after && !*is_full {
             let mut next = 0;
             let copied = loop {
                 let part = self.part(segment, next)?;
