@@ -59,7 +59,7 @@ pub fn datasets(data_dir: &Path, n: u64) -> Result<()> {
     };
     let topic = chain.next(create)?;
     chain.topic = Some(TopicId::from(topic.id()));
-    let mut reducer = Reducer::new(10_000);
+    let mut reducer = Reducer::new(4 << 20);
     apply(&catalog, &mut reducer, &[], vec![topic])?;
 
     let (mut staged, mut ops) = (Vec::new(), Vec::new());

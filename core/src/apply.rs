@@ -49,9 +49,9 @@ pub struct Reducer {
 }
 
 impl Reducer {
-    /// A reducer that keeps about `max_cached_ops` access operations in memory.
-    pub fn new(max_cached_ops: usize) -> Self {
-        Self { access: AccessCache::new(max_cached_ops), memory: Memory::default() }
+    /// A reducer that keeps about `max_cached_bytes` of access operations in memory.
+    pub fn new(max_cached_bytes: usize) -> Self {
+        Self { access: AccessCache::new(max_cached_bytes), memory: Memory::default() }
     }
 
     /// The access logs, for questions between commands.

@@ -192,10 +192,12 @@ pub const BAD_CHUNKS_TO_BAN: u32 = 3;
 /// How long such a ban lasts.
 pub const BAN_DURATION: Duration = Duration::from_secs(3_600);
 
-/// Bytes of memory that the access operations of one tree of topics may take; a node keeps such a log twice while the
-/// tree is in use. Room for some ten thousand operations of the usual kind. It is a bound of the node and no rule:
-/// many concurrent branches, merged again and again, would take memory with the square of their number.
+/// Bytes of memory that the access operations of one tree of topics may take, as they are counted: some five thousand
+/// of the usual kind. A node keeps such a log twice while the tree is in use. It is a bound of the node and no rule.
 pub const MAX_ACCESS_LOG_BYTES: usize = 6 << 20;
+/// The last part of it, in bytes: for removals, and for what owners of the root do, so that whoever filled a log can be
+/// removed.
+pub const ACCESS_LOG_RESERVE: usize = MAX_ACCESS_LOG_BYTES / 8;
 /// Operations of one topic that wait for their parents.
 pub const MAX_PARKED_OPS: usize = 10_000;
 /// Bytes of operations of one topic that wait for their parents.

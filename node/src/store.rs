@@ -163,14 +163,14 @@ impl Store {
         let shared = Arc::new(Shared {
             catalog,
             chunks,
-            access: Mutex::new(AccessCache::new(budget.cached_ops)),
+            access: Mutex::new(AccessCache::new(budget.access_bytes)),
             read_only: Mutex::new(None),
             missed_news: AtomicBool::new(false),
         });
         let (queue, work) = async_channel::bounded(QUEUE);
         let (tell, news) = async_channel::bounded(MAX_NEWS);
         let thread = {
-            let (shared, reducer) = (shared.clone(), Reducer::new(budget.cached_ops));
+            let (shared, reducer) = (shared.clone(), Reducer::new(budget.access_bytes));
             let mut writer = Writer { shared, reducer, tell };
             std::thread::Builder::new().name("bib-store".to_owned()).spawn(move || writer.run(&work))?
         };

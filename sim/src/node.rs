@@ -44,14 +44,14 @@ pub struct CatalogNode {
 
 impl Default for CatalogNode {
     fn default() -> Self {
-        Self::new(10_000)
+        Self::new(4 << 20)
     }
 }
 
 impl CatalogNode {
-    /// An empty node whose reducer keeps so many access operations.
-    pub fn new(max_cached_ops: usize) -> Self {
-        Self { catalog: MemoryCatalog::new(), reducer: Reducer::new(max_cached_ops), ops: BTreeMap::new() }
+    /// An empty node whose reducer keeps so many bytes of access operations.
+    pub fn new(max_cached_bytes: usize) -> Self {
+        Self { catalog: MemoryCatalog::new(), reducer: Reducer::new(max_cached_bytes), ops: BTreeMap::new() }
     }
 
     /// Carries out a command in a transaction of its own.
@@ -87,7 +87,7 @@ impl CatalogNode {
     /// [`ContextError`] when the topic is not known here.
     pub fn context(&mut self, wanted: ContextFor) -> Result<OpContext, ContextError> {
         let read = self.read();
-        op_context(&*read, &mut AccessCache::new(10_000), wanted)
+        op_context(&*read, &mut AccessCache::new(4 << 20), wanted)
     }
 
     /// A view of the catalog.
@@ -98,10 +98,15 @@ impl CatalogNode {
         self.catalog.begin_read().expect("memory can be read")
     }
 
+    /// What the access logs in memory take, in bytes.
+    pub fn cached_bytes(&mut self) -> usize {
+        self.reducer.access().bytes()
+    }
+
     /// Loses everything that is not in the catalog.
-    pub fn restart(&mut self, max_cached_ops: usize) {
+    pub fn restart(&mut self, max_cached_bytes: usize) {
         self.catalog = self.catalog.restarted();
-        self.reducer = Reducer::new(max_cached_ops);
+        self.reducer = Reducer::new(max_cached_bytes);
     }
 
     /// All tables.

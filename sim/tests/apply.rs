@@ -966,9 +966,29 @@ impl Tale {
     }
 }
 
+#[test]
+fn access_logs_in_memory_are_bounded_by_bytes_as_they_grow() {
+    const MOST: usize = 64 << 10;
+    let mut node = CatalogNode::new(MOST);
+    let roots: Vec<Operation> =
+        (0..6).map(|n| sign(1, None, nothing(), NOW, create_topic(&format!("tree-{n}"), None))).collect();
+    assert!(node.take(&roots, PEER, NOW).outcomes.iter().all(|outcome| *outcome == OpOutcome::New));
+    assert!(node.cached_bytes() > 0);
+    // All are in memory, and then each grows to a third of it.
+    for step in 0..12 {
+        for root in &roots {
+            let context = node.context(ContextFor::Access(root.topic())).unwrap();
+            let op = sign(1, Some(root.topic()), context, NOW, grant(root.topic(), 2 + step, Role::Reader));
+            assert_eq!(node.take(&[op], PEER, NOW).outcomes, [OpOutcome::New]);
+            assert!(node.cached_bytes() <= MOST, "{}", node.cached_bytes());
+        }
+    }
+    assert!(node.cached_bytes() > MOST / 2, "what fits stays: {}", node.cached_bytes());
+}
+
 /// Gives a new node all operations in the order given, in batches, and checks what it reports.
 fn deliver(ops: &[Operation], rng: &mut Rng, seed: u64) -> CatalogNode {
-    let cached = [0, 5, 10_000];
+    let cached = [0, 8 << 10, 4 << 20];
     let mut node = CatalogNode::new(Tale::pick(rng, &cached));
     let (mut new, mut versions) = (Vec::new(), BTreeSet::new());
     let mut rest = ops;

@@ -93,7 +93,7 @@ struct Node {
 impl Node {
     /// Takes operations from a peer, all at once; returns what it did and how many keys were touched.
     fn take(&mut self, ops: &[Operation]) -> (Applied, u64) {
-        let reducer = self.reducer.get_or_insert_with(|| Reducer::new(10_000));
+        let reducer = self.reducer.get_or_insert_with(|| Reducer::new(4 << 20));
         let command = Command::Apply { ops: ops.to_vec(), origin: PEER };
         let mut done = (Applied::default(), 0);
         let work = &mut |txn: &mut dyn CatalogTxn| {

@@ -1,7 +1,6 @@
 //! Verdicts on content operations: when they come, and anew when what they rest on changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::admit::{Checked, creation, entity_of, frontier, status_of};
 use super::{Whose, Work};
@@ -14,18 +13,12 @@ use crate::op::access::{AccessError, AccessLog, Deed, Denial, Subject, Verdict};
 use crate::op::{Body, Class, Operation, Verb};
 use crate::port::{CatalogRead, StoreError, Table};
 
-/// Logs of pasts that are kept: operations of one time mostly know the same.
-const MAX_PASTS: usize = 4;
 /// Ids of kept operations that are remembered, over all removals.
 const MAX_KEPT: usize = 65_536;
 
 /// What was worked out and may be asked again. All of it follows from the catalog.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Logs of the pasts of some access operations, by these.
-    pasts: Vec<(Vec<OpId>, Arc<AccessLog>)>,
-    /// Whether a tree of so many operations is settled for the frontier asked last.
-    settled: Option<(TopicId, usize, Vec<OpId>, bool)>,
     /// The operations of an author in a topic that a removal keeps.
     kept: BTreeMap<(TopicId, OpId, UserId), BTreeSet<OpId>>,
 }
@@ -37,34 +30,6 @@ impl Memory {
 
     pub(super) fn forget_kept(&mut self, topic: &TopicId) {
         self.kept.retain(|(of, _, _), _| of != topic);
-    }
-
-    /// The log to ask whether an operation with this frontier is admitted; `None` when it is the one of everything.
-    fn past(&mut self, root: TopicId, log: &AccessLog, heads: &[OpId]) -> Result<Option<Arc<AccessLog>>, AccessError> {
-        let known =
-            self.settled.as_ref().filter(|(of, len, known, _)| (*of, *len) == (root, log.len()) && known == heads);
-        let is_settled = match known {
-            Some((.., is_settled)) => *is_settled,
-            None => {
-                let is_settled = log.is_settled_for(heads)?;
-                self.settled = Some((root, log.len(), heads.to_vec(), is_settled));
-                is_settled
-            }
-        };
-        if is_settled {
-            return Ok(None);
-        }
-        if let Some(i) = self.pasts.iter().position(|(known, _)| known == heads) {
-            let found = self.pasts.remove(i);
-            self.pasts.push(found);
-        } else {
-            let past = Arc::new(log.past_of(heads)?);
-            if self.pasts.len() == MAX_PASTS {
-                self.pasts.remove(0);
-            }
-            self.pasts.push((heads.to_vec(), past));
-        }
-        Ok(self.pasts.last().map(|(_, past)| past.clone()))
     }
 
     /// Whether the `keeps` of a removal lead to an operation.
@@ -195,9 +160,8 @@ impl Work<'_> {
         op: &Operation,
         checked: &Checked,
     ) -> Result<Result<Verdict, Denial>, StoreError> {
-        let log = &*self.access.tree(&*self.txn, root)?;
-        let past = self.memory.past(root, log, &checked.frontier).map_err(|_| corrupt("an access log"))?;
-        match past.as_deref().unwrap_or(log).admits_content(&deed(op, checked)) {
+        let log = self.access.tree(&*self.txn, root)?;
+        match log.admits_content(&deed(op, checked)) {
             Ok(()) => {}
             Err(AccessError::Denied(denial)) => return Ok(Err(denial)),
             Err(_) => return Err(corrupt("an access log")),

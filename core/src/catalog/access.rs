@@ -14,12 +14,16 @@ use crate::op::access::AccessLog;
 use crate::op::{Class, Operation};
 use crate::port::{CatalogRead, StoreError, Table};
 
-/// Access logs by root topic. The longest unused ones go first when there are more operations in it than it may hold;
-/// one tree may exceed the bound, for as long as it is in use.
+/// Access logs by root topic. The longest unused ones go first when they take more memory than it may hold, those that
+/// grew as well as new ones; one tree may exceed the bound, for as long as it is in use and nothing else is.
 #[derive(Debug)]
 pub struct AccessCache {
-    max_ops: usize,
+    max_bytes: usize,
     trees: BTreeMap<TopicId, Tree>,
+    /// What the trees were counted for.
+    bytes: usize,
+    /// The tree that was given out last: it may have grown since it was counted.
+    last: Option<TopicId>,
     roots: BTreeMap<TopicId, TopicId>,
     uses: u64,
 }
@@ -27,19 +31,26 @@ pub struct AccessCache {
 #[derive(Debug)]
 struct Tree {
     log: AccessLog,
+    bytes: usize,
     used: u64,
 }
 
 impl AccessCache {
-    /// An empty cache that holds about `max_ops` operations.
-    pub const fn new(max_ops: usize) -> Self {
-        Self { max_ops, trees: BTreeMap::new(), roots: BTreeMap::new(), uses: 0 }
+    /// An empty cache that holds about `max_bytes`, by what [`AccessLog::bytes`] says of each.
+    pub const fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, trees: BTreeMap::new(), bytes: 0, last: None, roots: BTreeMap::new(), uses: 0 }
+    }
+
+    /// What the logs in it take now, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.trees.values().map(|tree| tree.log.bytes()).sum()
     }
 
     /// Empties the cache.
     pub fn forget(&mut self) {
         self.trees.clear();
         self.roots.clear();
+        (self.bytes, self.last) = (0, None);
     }
 
     /// The root of the tree that a topic is in; `None` when its creation is not in the catalog.
@@ -66,27 +77,40 @@ impl AccessCache {
     /// The access log of a tree; an empty one when nothing of it is in the catalog.
     pub(crate) fn tree(&mut self, read: &dyn CatalogRead, root: TopicId) -> Result<&mut AccessLog, StoreError> {
         self.uses += 1;
+        self.count_last();
         let len = number(read, Table::Meta, &keys::tree_revision(&root))?;
         let is_current = self.trees.get(&root).is_some_and(|tree| tree.log.len() as u64 == len);
         if !is_current {
-            self.trees.remove(&root);
+            self.forget_tree(&root);
             let log = load(read, &root)?;
             if log.len() as u64 != len {
                 return Err(corrupt("an access log"));
             }
             self.roots.extend(log.topics().map(|topic| (topic, root)));
-            self.make_room(log.len());
-            self.trees.insert(root, Tree { log, used: 0 });
+            let bytes = log.bytes();
+            self.trees.insert(root, Tree { log, bytes, used: 0 });
+            self.bytes += bytes;
         }
-        let tree = self.trees.get_mut(&root).expect("it was there or was just loaded");
+        self.last = Some(root);
+        self.make_room();
+        let tree = self.trees.get_mut(&root).expect("it was there or was just loaded, and the last one stays");
         tree.used = self.uses;
         Ok(&mut tree.log)
     }
 
     /// Forgets one tree.
     pub(crate) fn forget_tree(&mut self, root: &TopicId) {
-        self.trees.remove(root);
+        if let Some(tree) = self.trees.remove(root) {
+            self.bytes -= tree.bytes;
+        }
         self.roots.retain(|_, of| of != root);
+    }
+
+    fn count_last(&mut self) {
+        if let Some(tree) = self.last.and_then(|root| self.trees.get_mut(&root)) {
+            self.bytes = self.bytes - tree.bytes + tree.log.bytes();
+            tree.bytes = tree.log.bytes();
+        }
     }
 
     /// Notes that a tree has a topic more.
@@ -94,14 +118,11 @@ impl AccessCache {
         self.roots.insert(topic, root);
     }
 
-    fn make_room(&mut self, n_new: usize) {
-        let mut n_ops: usize = self.trees.values().map(|tree| tree.log.len()).sum();
-        while n_ops + n_new > self.max_ops {
-            let oldest =
-                self.trees.iter().min_by_key(|(_, tree)| tree.used).map(|(root, tree)| (*root, tree.log.len()));
-            let Some((root, len)) = oldest else { break };
+    fn make_room(&mut self) {
+        while self.bytes > self.max_bytes {
+            let others = self.trees.iter().filter(|(root, _)| Some(**root) != self.last);
+            let Some(root) = others.min_by_key(|(_, tree)| tree.used).map(|(root, _)| *root) else { break };
             self.forget_tree(&root);
-            n_ops -= len;
         }
     }
 }

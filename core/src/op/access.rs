@@ -38,8 +38,10 @@
 //! operation cannot know of them; whoever submits it asks [`AccessLog::children`]), and the clock.
 //!
 //! A node takes no more into a log than [`limits::MAX_ACCESS_LOG_BYTES`]. That is a bound of the node and no rule: at the
-//! bound two nodes may hold different sets, and what is said above holds for each set. A log that is loaded again is
-//! taken as it is.
+//! bound two nodes may hold different sets, and what is said above holds for each set. What a log costs follows from
+//! its set alone ([`AccessLog::bytes`]), so that what was taken fits whenever it is loaded again. The last part,
+//! [`limits::ACCESS_LOG_RESERVE`], is for those who set things right in a log that somebody filled: half of it for
+//! removals by whoever is admin or owner there now and for owners of the root, the rest for these owners alone.
 
 mod causal;
 mod judge;
@@ -48,7 +50,7 @@ mod resolve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use causal::{Chains, Past, Place};
+use causal::{Idx, OpSet};
 use judge::View;
 
 use super::operation::{Body, Class, Operation, Resource, Role};
@@ -233,9 +235,6 @@ pub struct Deed<'a> {
     pub time: Timestamp,
 }
 
-/// Index of an operation, by order of arrival.
-type Idx = usize;
-
 /// A right as an operation gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Given {
@@ -277,8 +276,7 @@ impl Taking {
 #[derive(Debug, Clone)]
 struct Node {
     op: Operation,
-    place: Place,
-    past: Past,
+    past: OpSet,
     taking: Option<Taking>,
 }
 
@@ -303,7 +301,6 @@ pub struct AccessLog {
     by_id: BTreeMap<OpId, Idx>,
     /// By position.
     order: BTreeMap<(u64, OpId), Idx>,
-    chains: Chains,
     root: Option<TopicId>,
     topics: BTreeMap<TopicId, TopicNode>,
     /// Rights by the user they were given to, by position.
@@ -317,9 +314,42 @@ pub struct AccessLog {
     moves_to: BTreeMap<UserId, Vec<Idx>>,
     /// Operations that a removal names in `keeps` and that are not in the log: content, or not yet here.
     awaited: BTreeSet<OpId>,
-    /// Memory that the operations take, roughly, in bytes.
-    bytes: usize,
+    /// [`AccessLog::weight`] of all.
+    weight: usize,
     state: resolve::State,
+    /// Whether these pasts are settled, and what counts by those alone that are not; the one asked for last is last.
+    asked: Vec<(OpSet, Option<resolve::State>)>,
+}
+
+/// Pasts that are remembered: content operations of one time mostly know the same. Bytes of each are a sixteenth of
+/// what [`AccessLog::weight`] counts for an operation or less.
+const MAX_ASKED: usize = 4;
+/// Bytes of an operation in the indexes of a log, and in what is decided and remembered of it.
+const INDEXED: usize = 512;
+
+/// What [`AccessLog::place`] did and cannot be told from the operation.
+struct Placed {
+    i: Idx,
+    /// Operations of its topic that were the last ones before.
+    heads: Vec<Idx>,
+    was_awaited: bool,
+    awaits: Vec<OpId>,
+    owners: Vec<UserId>,
+}
+
+/// Memory of `n` operations of a weight and their pasts.
+const fn cost(weight: usize, n: usize) -> usize {
+    weight + causal::most_bytes(n)
+}
+
+/// Takes entries off a list of a map, and the list when nothing is left.
+fn remove_from<K: Ord, V>(lists: &mut BTreeMap<K, Vec<V>>, key: &K, is_gone: impl Fn(&V) -> bool) {
+    if let Some(list) = lists.get_mut(key) {
+        list.retain(|entry| !is_gone(entry));
+        if list.is_empty() {
+            lists.remove(key);
+        }
+    }
 }
 
 impl AccessLog {
@@ -328,7 +358,8 @@ impl AccessLog {
         Self::default()
     }
 
-    /// A log of operations that were in one before, in any order in which parents come first, such as by position.
+    /// A log of operations that were in one before, in any order in which parents come first, such as by position. It
+    /// asks for no room: what was in a log fits.
     ///
     /// # Errors
     /// [`AccessError`] of the first operation whose form does not fit.
@@ -353,28 +384,41 @@ impl AccessLog {
             return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: false });
         }
         self.check_form(&op)?;
-        let parents = op.parents.iter().map(|id| &self.nodes[self.by_id[id]].past);
-        if self.bytes + Self::weight(&op) + Past::most_bytes(parents) > limits::MAX_ACCESS_LOG_BYTES {
-            return Err(AccessError::TooLarge);
+        self.check_room(&op)?;
+        let past = self.closure(&op.parents)?;
+        let knows_all = past.len() == self.nodes.len();
+        let is_removal = op.body.is_removal();
+        // Then what counts by its past is what counts by everything.
+        let is_settled = knows_all || (!is_removal && self.is_settled(&past));
+        if is_settled {
+            self.authorise(&self.state, &View::of(&past), &op)?;
         }
-        self.admit(&op)?;
-        let was_awaited = self.awaited.contains(&op.id());
-        let i = self.place(op)?;
-        // Nothing has the new operation in its past; so only a removal, or the completion of what one had seen, can
-        // change the verdict on another.
-        let knows_all = self.nodes[i].past.len() + 1 == self.nodes.len();
-        if !was_awaited && (self.nodes[i].taking.is_none() || knows_all) {
-            let verdict = self.judge(&self.state, i);
-            self.state.verdicts[i] = verdict;
-            let is_removal = self.nodes[i].taking.is_some();
-            if !is_removal || !verdict.is_valid() {
-                return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: false });
-            }
+        let placed = self.place(op)?;
+        let (i, was_awaited) = (placed.i, placed.was_awaited);
+        if is_removal && knows_all {
+            // It changes the verdict on nothing, unless it leaves the root without an owner.
             let strength = self.strength(&self.state, i);
             self.state.confirmed.insert(i, strength);
             if self.has_owner(&self.state) {
+                let verdict = Verdict::Valid;
                 return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: true });
             }
+            self.state.confirmed.remove(&i);
+        }
+        if is_removal || !is_settled {
+            let mut with_it = past;
+            with_it.set(i, true);
+            if let Verdict::Denied(denial) = self.resolve_in(Some(with_it)).verdicts[i] {
+                self.unplace(placed);
+                return Err(denial.into());
+            }
+        }
+        // Nothing has the new operation in its past; so only a removal, or the completion of what one had seen, can
+        // change the verdict on another.
+        if !was_awaited && !is_removal {
+            let verdict = self.judge(&self.state, i);
+            self.state.set(i, verdict);
+            return Ok(Inserted { verdict, changed: Vec::new(), removals_changed: false });
         }
         let before = std::mem::take(&mut self.state);
         self.state = self.resolve();
@@ -383,21 +427,25 @@ impl AccessLog {
         Ok(Inserted { verdict: self.state.verdicts[i], changed: changed.collect(), removals_changed: true })
     }
 
-    /// Whether the operation's author had the right by its past alone.
-    fn admit(&self, op: &Operation) -> Result<(), AccessError> {
-        let past = self.closure(&op.parents)?;
-        // A removal may be denied for what it leaves.
-        if !op.body.is_removal() && self.is_settled(&past) {
-            self.authorise(&self.state, &View::of(&past), op)?;
+    /// Whether there is room for an operation.
+    fn check_room(&self, op: &Operation) -> Result<(), AccessError> {
+        let bytes = cost(self.weight + Self::weight(op), self.nodes.len() + 1);
+        let free = limits::MAX_ACCESS_LOG_BYTES.saturating_sub(bytes);
+        if free >= limits::ACCESS_LOG_RESERVE {
             return Ok(());
         }
-        let in_past = self.order.values().filter(|i| past.has(self.nodes[**i].place));
-        let mut trial = Self::restore(in_past.map(|i| self.nodes[*i].op.clone()))?;
-        let i = trial.place(op.clone())?;
-        match trial.resolve().verdicts[i] {
-            Verdict::Denied(denial) => Err(denial.into()),
-            Verdict::Valid | Verdict::Void { .. } => Ok(()),
-        }
+        let is_now =
+            |role: Role, topic: TopicId| self.role_now(&op.author, Subject::Topic(topic), op.time) >= Some(role);
+        let may_use = match &op.body {
+            _ if bytes > limits::MAX_ACCESS_LOG_BYTES => false,
+            _ if self.root.is_some_and(|root| is_now(Role::Owner, root)) => true,
+            // A key that replaces itself takes nothing away, and everybody has one.
+            Body::Revoke { .. } | Body::TransferOwnership { .. } => {
+                free >= limits::ACCESS_LOG_RESERVE / 2 && is_now(Role::Admin, op.topic())
+            }
+            _ => false,
+        };
+        if may_use { Ok(()) } else { Err(AccessError::TooLarge) }
     }
 
     /// Checks what can be checked of an operation when its parents are at hand.
@@ -421,8 +469,7 @@ impl AccessLog {
         };
         let node = self.topics.get(&above).ok_or(AccessError::Malformed("what it names as its topic is none"))?;
         let parents: Vec<&Node> = op.parents.iter().map(|id| &self.nodes[self.by_id[id]]).collect();
-        let created = self.nodes[node.create].place;
-        let knows = parents.iter().any(|parent| parent.place == created || parent.past.has(created));
+        let knows = parents.iter().any(|parent| parent.op.id() == above.into() || parent.past.has(node.create));
         require(knows, "its topic is not in its past")?;
         let inside = parents.iter().all(|parent| node.chain.contains(&parent.op.topic()));
         require(inside, "a parent is of another topic than its own and those above")?;
@@ -443,13 +490,11 @@ impl AccessLog {
     }
 
     /// Puts an operation into the indexes, without judging it.
-    fn place(&mut self, op: Operation) -> Result<Idx, AccessError> {
+    fn place(&mut self, op: Operation) -> Result<Placed, AccessError> {
         self.check_form(&op)?;
         let (taking, topic) = (Taking::of(&op), op.topic());
-        let parents: Vec<Idx> = op.parents.iter().map(|id| self.by_id[id]).collect();
-        let links: Vec<_> = parents.iter().map(|i| (self.nodes[*i].place, &self.nodes[*i].past)).collect();
-        let (at, past) = self.chains.add(&links);
-        self.bytes += Self::weight(&op) + past.own_bytes();
+        let past = self.closure(&op.parents)?;
+        self.weight += Self::weight(&op);
         let i = self.nodes.len();
         if let Body::CreateTopic { parent, .. } = &op.body {
             let mut chain = vec![topic];
@@ -473,38 +518,95 @@ impl AccessLog {
         }
         self.by_id.insert(op.id(), i);
         self.order.insert(op.position(), i);
-        self.awaited.remove(&op.id());
-        self.awaited.extend(op.keeps.iter().filter(|id| !self.by_id.contains_key(*id)));
-        let nodes = &self.nodes;
+        let was_awaited = self.awaited.remove(&op.id());
+        let is_new = |id: &&OpId| !self.by_id.contains_key(*id) && !self.awaited.contains(*id);
+        let awaits: Vec<OpId> = op.keeps.iter().filter(is_new).copied().collect();
+        self.awaited.extend(&awaits);
         let node = self.topics.get_mut(&topic).expect("checked above");
-        node.heads.retain(|head| !past.has(nodes[*head].place));
+        let heads = node.heads.clone();
+        node.heads.retain(|head| !past.has(*head));
         node.heads.push(i);
-        self.nodes.push(Node { op, place: at, past, taking });
-        self.index(i);
+        self.nodes.push(Node { op, past, taking });
+        let owners = self.index(i);
         self.state.verdicts.push(Verdict::Valid);
-        Ok(i)
+        self.state.valid.set(i, true);
+        // What is settled may be so no longer; what counts by a past alone stays.
+        self.asked.retain(|(_, state)| state.is_some());
+        Ok(Placed { i, heads, was_awaited, awaits, owners })
     }
 
-    fn index(&mut self, i: Idx) {
-        let Node { op, taking, .. } = &self.nodes[i];
-        let (topic, taking) = (op.topic(), *taking);
-        let given = |user, resource, role, expires_at| Given { op: i, user, resource, role, expires_at };
-        let mut rights = Vec::new();
+    /// Takes the last operation out again, which nothing knows.
+    fn unplace(&mut self, placed: Placed) {
+        let Placed { i, heads, was_awaited, awaits, owners } = placed;
+        self.state.verdicts.pop();
+        self.state.valid.set(i, false);
+        for given in self.rights_by(i) {
+            remove_from(&mut self.given_to, &given.user, |given| given.op == i);
+        }
+        let Node { op, taking, .. } = self.nodes.pop().expect("it was the last");
+        if let Some(taking) = taking {
+            self.takings.retain(|other| *other != i);
+            remove_from(&mut self.takings_of, &taking.user, |other| *other == i);
+            if let Some(new) = taking.moves_to {
+                remove_from(&mut self.moves_to, &new, |other| *other == i);
+            }
+        }
+        owners.iter().for_each(|owner| {
+            self.owners.remove(owner);
+        });
+        awaits.iter().for_each(|id| {
+            self.awaited.remove(id);
+        });
+        if was_awaited {
+            self.awaited.insert(op.id());
+        }
+        self.by_id.remove(&op.id());
+        self.order.remove(&op.position());
+        self.weight -= Self::weight(&op);
+        let topic = op.topic();
         match &op.body {
-            Body::CreateTopic { .. } => {
-                rights.push(given(op.author, Resource::Topic(topic), Role::Owner, None));
+            Body::CreateTopic { parent, .. } => {
+                self.topics.remove(&topic);
+                match parent {
+                    None => self.root = None,
+                    Some(parent) => {
+                        let above = self.topics.get_mut(parent).expect("it was there when this was placed");
+                        above.children.retain(|child| *child != topic);
+                    }
+                }
             }
-            Body::Grant { resource, user, role, expires_at } => {
-                rights.push(given(*user, *resource, *role, *expires_at));
+            _ => {
+                let node = self.topics.get_mut(&topic).expect("it was there when this was placed");
+                node.heads = heads;
+                node.status_ops.retain(|other| *other != i);
+                node.field_ops.retain(|other| *other != i);
             }
+        }
+    }
+
+    /// The rights that an operation gives.
+    fn rights_by(&self, i: Idx) -> Vec<Given> {
+        let op = &self.nodes[i].op;
+        let given = |user, resource, role, expires_at| Given { op: i, user, resource, role, expires_at };
+        match &op.body {
+            Body::CreateTopic { .. } => vec![given(op.author, Resource::Topic(op.topic()), Role::Owner, None)],
+            Body::Grant { resource, user, role, expires_at } => vec![given(*user, *resource, *role, *expires_at)],
             Body::TransferOwnership { resource, to, leave } => {
-                rights.push(given(*to, *resource, Role::Owner, None));
+                let mut rights = vec![given(*to, *resource, Role::Owner, None)];
                 if !leave {
                     rights.push(given(op.author, *resource, Role::Admin, None));
                 }
+                rights
             }
-            _ => {}
+            _ => Vec::new(),
         }
+    }
+
+    /// Returns who is an owner of the root for the first time.
+    fn index(&mut self, i: Idx) -> Vec<UserId> {
+        let Node { op, taking, .. } = &self.nodes[i];
+        let (topic, taking) = (op.topic(), *taking);
+        let rights = self.rights_by(i);
         let root = self.root.map(Resource::Topic);
         let nodes = &self.nodes;
         let position = |i: &Idx| nodes[*i].op.position();
@@ -521,7 +623,10 @@ impl AccessLog {
             }
         }
         let is_ownership = |given: &Given| given.role == Role::Owner && Some(given.resource) == root;
-        self.owners.extend(rights.iter().filter(|given| is_ownership(given)).map(|given| given.user));
+        let owners: BTreeSet<UserId> =
+            rights.iter().filter(|given| is_ownership(given)).map(|given| given.user).collect();
+        let owners: Vec<UserId> = owners.difference(&self.owners).copied().collect();
+        self.owners.extend(&owners);
         for given in rights {
             let list = self.given_to.entry(given.user).or_default();
             let at = list.partition_point(|other| position(&other.op) <= position(&i));
@@ -534,15 +639,16 @@ impl AccessLog {
                 sorted(self.moves_to.entry(new).or_default());
             }
         }
+        owners
     }
 
-    fn closure(&self, heads: &[OpId]) -> Result<Past, AccessError> {
+    fn closure(&self, heads: &[OpId]) -> Result<OpSet, AccessError> {
         let unknown: Vec<OpId> = heads.iter().filter(|id| !self.contains(id)).copied().collect();
         if !unknown.is_empty() {
             return Err(AccessError::UnknownParents(unknown));
         }
-        let heads = heads.iter().map(|id| &self.nodes[self.by_id[id]]);
-        Ok(Past::closure(heads.map(|node| (node.place, &node.past))))
+        let heads = heads.iter().map(|id| self.by_id[id]);
+        Ok(OpSet::closure(heads.map(|i| (i, &self.nodes[i].past))))
     }
 
     /// Whether an operation is in the log.
@@ -550,14 +656,18 @@ impl AccessLog {
         self.by_id.contains_key(id)
     }
 
-    /// Memory of an operation without its past, roughly, in bytes: decoded, encoded and in the indexes.
+    /// Memory of an operation without its past, roughly, in bytes: decoded, encoded, in the indexes and decided.
     fn weight(op: &Operation) -> usize {
-        2 * op.bytes().len() + size_of::<Node>()
+        2 * op.bytes().len() + size_of::<Node>() + INDEXED
     }
 
-    /// Memory that the operations take, roughly, in bytes.
+    /// Memory that the operations take, roughly, in bytes. It follows from the set of them alone.
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        cost(self.weight, self.nodes.len())
+    }
+
+    fn all(&self) -> OpSet {
+        OpSet::first(self.nodes.len())
     }
 
     /// Operations in the log.
@@ -602,7 +712,7 @@ impl AccessLog {
     pub fn covers(&self, new: &[OpId], old: &[OpId]) -> Result<bool, AccessError> {
         let past = self.closure(new)?;
         self.closure(old)?;
-        Ok(old.iter().all(|id| past.has(self.nodes[self.by_id[id]].place)))
+        Ok(old.iter().all(|id| past.has(self.by_id[id])))
     }
 
     /// The access parents of a new operation in a topic, ascending: the operations that count, of the topic and those
@@ -629,7 +739,7 @@ impl AccessLog {
         candidates.sort_unstable_by_key(|i| std::cmp::Reverse(self.nodes[*i].op.position()));
         let mut kept: Vec<Idx> = Vec::new();
         for i in candidates {
-            if !kept.iter().any(|head| self.nodes[*head].past.has(self.nodes[i].place)) {
+            if !kept.iter().any(|head| self.nodes[*head].past.has(i)) {
                 kept.push(i);
             }
         }
@@ -664,22 +774,22 @@ impl AccessLog {
     /// # Errors
     /// The [`Denial`].
     pub fn may_now(&self, user: &UserId, verb: Verb, subject: Subject<'_>, time: Timestamp) -> Result<(), Denial> {
-        let all = self.chains.all();
+        let all = self.all();
         self.may_in(&self.state, &View::of(&all), user, verb, subject, time).map(|_| ())
     }
 
     /// The role of a user by everything that is known.
     pub fn role_now(&self, user: &UserId, subject: Subject<'_>, time: Timestamp) -> Option<Role> {
-        let all = self.chains.all();
+        let all = self.all();
         self.role_in(&self.state, &View::of(&all), user, subject, time).map(|held| held.role)
     }
 
     /// Whether nothing outside of a past bears on the verdicts in it, so that they are those of everything.
-    fn is_settled(&self, past: &Past) -> bool {
+    fn is_settled(&self, past: &OpSet) -> bool {
         if self.takings.is_empty() {
             return true;
         }
-        let is_inside = |i: &Idx| past.has(self.nodes[*i].place);
+        let is_inside = |i: &Idx| past.has(*i);
         if !self.takings.iter().all(is_inside) {
             return false;
         }
@@ -693,33 +803,26 @@ impl AccessLog {
         !self.takings.iter().any(keeps_inside) && self.has_owner_in(&self.state, &View::of(past))
     }
 
-    /// Whether nothing outside of the past of these operations bears on the verdicts in it: then this log admits a
-    /// content operation that names them as [`AccessLog::past_of`] them does.
-    ///
-    /// # Errors
-    /// [`AccessError::UnknownParents`].
-    pub fn is_settled_for(&self, heads: &[OpId]) -> Result<bool, AccessError> {
-        Ok(self.is_settled(&self.closure(heads)?))
-    }
-
-    /// The log of these operations and all before them.
-    ///
-    /// # Errors
-    /// [`AccessError::UnknownParents`].
-    pub fn past_of(&self, heads: &[OpId]) -> Result<Self, AccessError> {
-        let past = self.closure(heads)?;
-        let in_past = self.order.values().filter(|i| past.has(self.nodes[**i].place));
-        Self::restore(in_past.map(|i| self.nodes[*i].op.clone()))
-    }
-
-    /// Whether the author of a content operation had the right by what it names alone; else it can be in no log. To be
-    /// asked of the log of its past, or of one that is settled for it.
+    /// Whether the author of a content operation had the right by what it names alone; else it can be in no log.
     ///
     /// # Errors
     /// [`AccessError::UnknownParents`] when a head is not known, [`AccessError::Denied`].
-    pub fn admits_content(&self, deed: &Deed<'_>) -> Result<(), AccessError> {
+    pub fn admits_content(&mut self, deed: &Deed<'_>) -> Result<(), AccessError> {
         let past = self.closure(deed.heads)?;
-        self.may_in(&self.state, &View::of(&past), &deed.author, deed.verb, deed.subject, deed.time)?;
+        let found = match self.asked.iter().position(|(known, _)| *known == past) {
+            Some(at) => self.asked.remove(at),
+            None => {
+                let state = (!self.is_settled(&past)).then(|| self.resolve_in(Some(past.clone())).without_reasons());
+                (past, state)
+            }
+        };
+        if self.asked.len() == MAX_ASKED {
+            self.asked.remove(0);
+        }
+        self.asked.push(found);
+        let (past, state) = self.asked.last().expect("just put there");
+        let state = state.as_ref().unwrap_or(&self.state);
+        self.may_in(state, &View::of(past), &deed.author, deed.verb, deed.subject, deed.time)?;
         Ok(())
     }
 
@@ -740,9 +843,9 @@ impl AccessLog {
             return Ok(Verdict::Denied(denial));
         }
         let unaware: Vec<Idx> = self
-            .removals_of(&author)
+            .removals_of(&self.state, &author)
             .into_iter()
-            .filter(|i| self.state.is_valid(*i) && !past.has(self.nodes[*i].place) && !is_kept(&self.nodes[*i].op))
+            .filter(|i| self.state.is_valid(*i) && !past.has(*i) && !is_kept(&self.nodes[*i].op))
             .collect();
         match unaware.first() {
             Some(first) if may(&View { past: &past, extra: &unaware }).is_err() => {
@@ -789,7 +892,7 @@ impl AccessLog {
 
     /// The rights in force of one user, as in [`AccessLog::grants_in_force`].
     pub fn grants_of(&self, user: &UserId) -> Vec<GrantInForce> {
-        let all = self.chains.all();
+        let all = self.all();
         let held = self.rights(&self.state, &View::of(&all), user).into_iter().map(|held| GrantInForce {
             resource: held.resource,
             user: *user,
@@ -814,7 +917,7 @@ impl AccessLog {
         let Body::CreateTopic { parent, name, visibility, .. } = &create.body else {
             return None;
         };
-        let past = self.chains.all();
+        let past = self.all();
         let mut state = TopicState {
             id: *topic,
             parent: *parent,

@@ -33,14 +33,12 @@ pub struct Budget {
     pub peer_bytes: usize,
     /// Ingests at the same time, each with a chunk or two in hand; a count.
     pub n_ingests: usize,
-    /// Operations of which the access histories are remembered, by the store thread and once more for reads; a count.
-    pub cached_ops: usize,
+    /// Access operations that are remembered, by the store thread and once more for reads; in bytes, for each of both.
+    pub access_bytes: usize,
     /// Connections to peers; a count.
     pub max_peers: usize,
 }
 
-/// Memory of one remembered operation of an access history, roughly, in bytes.
-const CACHED_OP: u64 = 512;
 /// Memory of one connected peer that keeps up, in bytes: its buffers for encryption and muxing, its short frames and its
 /// tasks. Its large frames are counted in `peer_bytes`. What it sends ahead of readers that wait is not counted here; the
 /// muxer bounds it for each connection.
@@ -65,7 +63,7 @@ impl Budget {
             mailbox_bytes: bytes(3, 8 << 20),
             peer_bytes: bytes(6, 8 << 20),
             n_ingests: usize::try_from((free / (24 << 20)).clamp(1, 8)).unwrap_or(1),
-            cached_ops: usize::try_from(share(4, 64 << 20) / (2 * CACHED_OP)).unwrap_or(usize::MAX),
+            access_bytes: bytes(4, 64 << 20) / 2,
             max_peers: usize::try_from((share(8, 400 * PEER) / PEER).max(8)).unwrap_or(8),
         }
     }
@@ -85,7 +83,7 @@ mod tests {
             let flows = budget.fetch_bytes + budget.serve_bytes + budget.session_bytes + budget.mailbox_bytes;
             let flows = flows + budget.peer_bytes;
             let in_hand = (budget.pool_threads + budget.n_ingests) * 2 * MAX_CHUNK_LEN;
-            let counted = 2 * budget.cached_ops as u64 * CACHED_OP + budget.max_peers as u64 * PEER;
+            let counted = 2 * budget.access_bytes as u64 + budget.max_peers as u64 * PEER;
             let total = BASE + (caches + flows + in_hand) as u64 + counted;
             assert!(total <= memory, "{total} of {memory}: {budget:?}");
             assert!(budget.peer_bytes >= MAX_CATALOG_FRAME, "{budget:?}");

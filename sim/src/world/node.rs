@@ -32,7 +32,7 @@ use super::wires::{Frame, Happening, Message, Wires};
 use super::{DAWN, Notes};
 
 /// Access operations that the reducers keep: few, so that what they forget has to be read again.
-const CACHED_OPS: usize = 200;
+const CACHED_BYTES: usize = 200 << 10;
 /// How long a node without a fetch waits before it looks again for content that is missing.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -150,7 +150,7 @@ impl SimNode {
     pub(super) fn start(&mut self, now: Instant, wires: &mut Wires, notes: &mut Notes) {
         self.boot += 1;
         self.running = Some(Running {
-            reducer: Reducer::new(CACHED_OPS),
+            reducer: Reducer::new(CACHED_BYTES),
             queue: VecDeque::new(),
             discovery: Discovery::new(node_id(self.at), &self.dials),
             gate: GossipGate::default(),

@@ -1,117 +1,106 @@
-//! Who knew what: the causal past of each operation, as one number per chain.
+//! Who knew what: the causal past of each operation, as one bit for each operation of the log.
 //!
-//! The operations are laid out in chains, each a line in which everyone knows all before it. A past is then "the
-//! first n of this chain, the first m of that one", and the question whether one operation knew another is a
-//! comparison. Which operation lies in which chain depends on the order of arrival; no answer does.
+//! The question whether one operation knew another is a look at a bit. A past has a bit for each operation that came
+//! before it and none for those after, so that all pasts of a log together take the same memory in every order of
+//! arrival, and whatever the branches are: see [`most_bytes`].
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+/// Index of an operation, by order of arrival.
+pub(super) type Idx = usize;
 
-/// Where an operation lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    chain: u32,
-    at: u32,
+/// Operations in one word.
+const WORD: usize = u64::BITS as usize;
+
+/// A set of operations. The past of an operation is closed under "and what it knew", and without itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct OpSet {
+    /// The last one is not zero, unless something was removed.
+    words: Vec<u64>,
+    len: usize,
 }
 
-/// A set of operations that is closed under "and what it knew". The past of an operation is without itself.
-#[derive(Debug, Clone)]
-pub(super) struct Past {
-    /// (chain, how many of it), ascending; shared along a chain.
-    counts: Arc<Vec<(u32, u32)>>,
-    /// The operation's own chain, kept apart so that `counts` can be shared.
-    own: (u32, u32),
-}
+impl OpSet {
+    /// The first `n` operations.
+    pub(super) fn first(n: usize) -> Self {
+        let mut words = vec![u64::MAX; n.div_ceil(WORD)];
+        if let (Some(last), rest @ 1..) = (words.last_mut(), n % WORD) {
+            *last = (1 << rest) - 1;
+        }
+        Self { words, len: n }
+    }
 
-const NO_CHAIN: u32 = u32::MAX;
+    /// What `heads` and everything before them are together.
+    pub(super) fn closure<'a>(heads: impl Iterator<Item = (Idx, &'a Self)> + Clone) -> Self {
+        let n_words = heads.clone().map(|(head, _)| head / WORD + 1).max().unwrap_or(0);
+        let mut words = vec![0; n_words];
+        for (head, past) in heads {
+            words[head / WORD] |= 1 << (head % WORD);
+            words.iter_mut().zip(&past.words).for_each(|(word, more)| *word |= more);
+        }
+        let len = words.iter().map(|word| word.count_ones() as usize).sum();
+        Self { words, len }
+    }
 
-impl Past {
     /// Whether an operation is in it.
-    pub(super) fn has(&self, place: Place) -> bool {
-        place.at < self.count(place.chain)
+    pub(super) fn has(&self, i: Idx) -> bool {
+        self.words.get(i / WORD).is_some_and(|word| word & (1 << (i % WORD)) != 0)
     }
 
     /// Whether it has something in common with `other` that is not in `known`.
     pub(super) fn meets_beyond(&self, other: &Self, known: &Self) -> bool {
-        let own = std::iter::once(self.own).filter(|(chain, _)| *chain != NO_CHAIN);
-        let mut counts = self.counts.iter().copied().chain(own);
-        counts.any(|(chain, n)| n.min(other.count(chain)) > known.count(chain))
-    }
-
-    fn count(&self, chain: u32) -> u32 {
-        if chain == self.own.0 {
-            return self.own.1;
-        }
-        self.counts.binary_search_by_key(&chain, |(known, _)| *known).map_or(0, |i| self.counts[i].1)
-    }
-
-    /// Bytes of memory that it takes beside what it shares with others.
-    pub(super) fn own_bytes(&self) -> usize {
-        if Arc::strong_count(&self.counts) > 1 { 0 } else { size_of::<(u32, u32)>() * self.counts.len() }
-    }
-
-    /// The most bytes that a past can take which continues these.
-    pub(super) fn most_bytes<'a>(parents: impl Iterator<Item = &'a Self>) -> usize {
-        size_of::<(u32, u32)>() * parents.map(|past| past.counts.len() + 2).sum::<usize>()
+        let common = self.words.iter().zip(&other.words).map(|(a, b)| a & b);
+        common.enumerate().any(|(n, word)| word & !known.words.get(n).copied().unwrap_or(0) != 0)
     }
 
     /// How many operations are in it.
-    pub(super) fn len(&self) -> usize {
-        self.counts.iter().map(|(_, n)| *n as usize).sum::<usize>() + self.own.1 as usize
+    pub(super) const fn len(&self) -> usize {
+        self.len
     }
 
-    /// What `heads` and everything before them are together.
-    pub(super) fn closure<'a>(heads: impl IntoIterator<Item = (Place, &'a Self)>) -> Self {
-        Self { counts: Arc::new(union(heads).into_iter().collect()), own: (NO_CHAIN, 0) }
-    }
-}
-
-fn union<'a>(heads: impl IntoIterator<Item = (Place, &'a Past)>) -> BTreeMap<u32, u32> {
-    let mut counts = BTreeMap::<u32, u32>::new();
-    let mut raise = |chain: u32, n: u32| {
-        if chain != NO_CHAIN && n > 0 {
-            let count = counts.entry(chain).or_default();
-            *count = n.max(*count);
+    /// Puts an operation in, or takes it out.
+    pub(super) fn set(&mut self, i: Idx, is_in: bool) {
+        if self.has(i) == is_in {
+            return;
         }
-    };
-    for (place, past) in heads {
-        raise(place.chain, place.at + 1);
-        raise(past.own.0, past.own.1);
-        past.counts.iter().for_each(|(chain, n)| raise(*chain, *n));
+        if self.words.len() <= i / WORD {
+            self.words.resize(i / WORD + 1, 0);
+        }
+        self.words[i / WORD] ^= 1 << (i % WORD);
+        self.len = if is_in { self.len + 1 } else { self.len - 1 };
     }
-    counts
 }
 
-/// The chains.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Chains {
-    lens: Vec<u32>,
+/// The most bytes that the pasts of `n` operations take together: each has a word for every 64 that came before.
+pub(super) const fn most_bytes(n: usize) -> usize {
+    n * (n + 2 * WORD) / (2 * u8::BITS as usize)
 }
 
-impl Chains {
-    /// Finds the place of a new operation with these parents, and its past.
-    pub(super) fn add(&mut self, parents: &[(Place, &Past)]) -> (Place, Past) {
-        // The end of a chain is prolonged; every other parent begins a branch.
-        let end = parents.iter().find(|(place, _)| self.lens[place.chain as usize] == place.at + 1);
-        let chain = match end {
-            Some((place, _)) => place.chain,
-            None => {
-                self.lens.push(0);
-                u32::try_from(self.lens.len() - 1).expect("memory ends before the chains do")
-            }
-        };
-        let at = self.lens[chain as usize];
-        self.lens[chain as usize] += 1;
-        let counts = match (end, parents) {
-            (Some((_, past)), [_]) => past.counts.clone(),
-            _ => Arc::new(union(parents.iter().copied()).into_iter().filter(|(c, _)| *c != chain).collect()),
-        };
-        (Place { chain, at }, Past { counts, own: (chain, at) })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_hold_what_was_put_in_over_the_borders_of_words() {
+        for n in [0, 1, 63, 64, 65, 200] {
+            let all = OpSet::first(n);
+            assert_eq!(all.len(), n);
+            assert!((0..n).all(|i| all.has(i)) && !all.has(n), "{n}");
+            let mut one_by_one = OpSet::default();
+            (0..n).for_each(|i| one_by_one.set(i, true));
+            assert_eq!(one_by_one, all);
+        }
+        let (a, b) = (OpSet::first(70), OpSet::first(3));
+        let closure = OpSet::closure([(70, &a), (129, &b)].into_iter());
+        assert_eq!(closure.len(), 72);
+        assert!(closure.has(129) && closure.has(70) && !closure.has(71));
+        assert!(closure.meets_beyond(&OpSet::first(80), &a));
+        assert!(!closure.meets_beyond(&a, &a));
     }
 
-    /// Everything.
-    pub(super) fn all(&self) -> Past {
-        let counts = self.lens.iter().enumerate().map(|(chain, n)| (chain as u32, *n)).collect();
-        Past { counts: Arc::new(counts), own: (NO_CHAIN, 0) }
+    #[test]
+    fn pasts_take_no_more_than_what_is_counted_for_them() {
+        for n in [1_usize, 63, 64, 65, 1_000] {
+            let taken: usize = (0..n).map(|i| size_of_val(OpSet::first(i).words.as_slice())).sum();
+            assert!(taken <= most_bytes(n), "{n}: {taken}");
+        }
     }
 }

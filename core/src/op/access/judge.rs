@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::causal::Past;
+use super::causal::OpSet;
 use super::resolve::State;
 use super::{AccessLog, Denial, Given, Idx, Node, Subject, Taking, Verdict};
 use crate::id::{OpId, TopicId, UserId};
@@ -17,17 +17,17 @@ const MAX_DATASET_STEPS: usize = 8;
 /// Operations that are looked at: a past, and some removals besides. Only those that count are seen.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
-    pub(super) past: &'a Past,
+    pub(super) past: &'a OpSet,
     pub(super) extra: &'a [Idx],
 }
 
 impl<'a> View<'a> {
-    pub(super) const fn of(past: &'a Past) -> Self {
+    pub(super) const fn of(past: &'a OpSet) -> Self {
         Self { past, extra: &[] }
     }
 
-    fn sees(&self, log: &AccessLog, state: &State, i: Idx) -> bool {
-        state.is_valid(i) && (self.past.has(log.nodes[i].place) || self.extra.contains(&i))
+    fn sees(&self, state: &State, i: Idx) -> bool {
+        state.is_valid(i) && (self.past.has(i) || self.extra.contains(&i))
     }
 }
 
@@ -61,7 +61,7 @@ impl AccessLog {
         if let Some(by) = state.lost.get(&i) {
             return Verdict::Void { by: self.nodes[*by].op.id() };
         }
-        let Node { op, place, past, .. } = &self.nodes[i];
+        let Node { op, past, .. } = &self.nodes[i];
         if state.vetoed.contains(&i) {
             return Verdict::Denied(Denial::LastOwner(self.root.unwrap_or_else(|| op.topic())));
         }
@@ -69,10 +69,10 @@ impl AccessLog {
             return Verdict::Denied(denial);
         }
         let unaware: Vec<Idx> = self
-            .removals_of(&op.author)
+            .removals_of(state, &op.author)
             .into_iter()
-            .filter(|r| state.confirmed.contains_key(r) && !past.has(self.nodes[*r].place))
-            .filter(|r| !self.nodes[*r].past.has(*place) && !self.has_seen(*r, i))
+            .filter(|r| state.confirmed.contains_key(r) && !past.has(*r))
+            .filter(|r| !self.nodes[*r].past.has(i) && !self.has_seen(state, *r, i))
             .collect();
         match unaware.first() {
             Some(first) if self.authorise(state, &View { past, extra: &unaware }, op).is_err() => {
@@ -83,18 +83,17 @@ impl AccessLog {
     }
 
     /// Whether the `keeps` of a removal lead to an operation.
-    pub(super) fn has_seen(&self, removal: Idx, i: Idx) -> bool {
-        let place = self.nodes[i].place;
-        let kept = self.nodes[removal].op.keeps.iter().filter_map(|id| self.by_id.get(id));
-        kept.map(|k| &self.nodes[*k]).any(|kept| kept.place == place || kept.past.has(place))
+    pub(super) fn has_seen(&self, state: &State, removal: Idx, i: Idx) -> bool {
+        let kept = self.nodes[removal].op.keeps.iter().filter_map(|id| self.by_id.get(id)).copied();
+        kept.filter(|k| state.is_in_scope(*k)).any(|k| k == i || self.nodes[k].past.has(i))
     }
 
     /// The removals of a user, and of the keys whose rights they may hold, by position.
-    pub(super) fn removals_of(&self, user: &UserId) -> Vec<Idx> {
+    pub(super) fn removals_of(&self, state: &State, user: &UserId) -> Vec<Idx> {
         let mut keys = BTreeSet::from([*user]);
         let mut open = vec![*user];
         while let Some(key) = open.pop() {
-            for i in self.moves_to.get(&key).into_iter().flatten() {
+            for i in self.moves_to.get(&key).into_iter().flatten().filter(|i| state.is_in_scope(**i)) {
                 let author = self.nodes[*i].op.author;
                 if keys.insert(author) {
                     open.push(author);
@@ -171,7 +170,7 @@ impl AccessLog {
     fn check_status(&self, state: &State, view: &View<'_>, topic: TopicId, verb: Verb) -> Result<(), Denial> {
         let node = self.topics.get(&topic).ok_or(Denial::UnknownTopic(topic))?;
         for above in &node.chain {
-            if !view.sees(self, state, self.topics[above].create) {
+            if !view.sees(state, self.topics[above].create) {
                 return Err(Denial::UnknownTopic(*above));
             }
             match self.status_in(state, view, above) {
@@ -186,7 +185,7 @@ impl AccessLog {
     pub(super) fn status_in(&self, state: &State, view: &View<'_>, topic: &TopicId) -> TopicStatus {
         let mut status = TopicStatus::Active;
         for i in self.topics.get(topic).map_or(&[][..], |node| &node.status_ops) {
-            if !view.sees(self, state, *i) {
+            if !view.sees(state, *i) {
                 continue;
             }
             match &self.nodes[*i].op.body {
@@ -244,10 +243,17 @@ impl AccessLog {
         if let Subject::Dataset { id, created_after, .. } = subject
             && self.holds_creation(state, view, user, subject)
         {
-            let lamport = self.after(created_after).map_or(1, |(lamport, _)| lamport);
+            let lamport = self.closure_in(state, created_after).and_then(|_| self.after(created_after).ok());
+            let lamport = lamport.map_or(1, |(lamport, _)| lamport);
             offer(Role::Owner, (lamport, id.into()));
         }
         best
+    }
+
+    /// What these operations and everything before them are; `None` when one of them is not looked at.
+    fn closure_in(&self, state: &State, heads: &[OpId]) -> Option<OpSet> {
+        let is_there = |id: &OpId| self.by_id.get(id).is_some_and(|i| state.is_in_scope(*i));
+        heads.iter().all(is_there).then(|| self.closure(heads).ok()).flatten()
     }
 
     /// Whether the author of a grant on a dataset had the right to give it.
@@ -265,19 +271,19 @@ impl AccessLog {
     fn holds_creation(&self, state: &State, view: &View<'_>, user: &UserId, subject: Subject<'_>) -> bool {
         let Subject::Dataset { id, topic, creator, created_after } = subject else { return false };
         let resource = Resource::Dataset(id);
-        let known = self.closure(created_after).ok();
-        let knew = |i: Idx| known.as_ref().is_some_and(|past| past.has(self.nodes[i].place));
+        let known = self.closure_in(state, created_after);
+        let knew = |i: Idx| known.as_ref().is_some_and(|past| past.has(i));
         let mut holder = creator;
         let mut last: Option<Idx> = None;
         loop {
             let is_aware = |r: Idx| match last {
                 None => knew(r),
-                Some(link) => r == link || self.nodes[link].past.has(self.nodes[r].place),
+                Some(link) => r == link || self.nodes[link].past.has(r),
             };
             let mut moved = None;
             for r in self.takings_of.get(&holder).into_iter().flatten() {
                 let taking = self.nodes[*r].taking.expect("only removals are listed");
-                if !view.sees(self, state, *r) || !self.reaches(&taking, resource, topic) || is_aware(*r) {
+                if !view.sees(state, *r) || !self.reaches(&taking, resource, topic) || is_aware(*r) {
                     continue;
                 }
                 match taking.moves_to {
@@ -319,26 +325,26 @@ impl AccessLog {
     /// `before`: only key replacements below this position pass anything on, so that a ring of them ends.
     fn rights_before(&self, state: &State, view: &View<'_>, user: &UserId, before: Option<(u64, OpId)>) -> Vec<Held> {
         let direct = self.given_to.get(user).into_iter().flatten().map(|given| self.held(given));
-        let mut rights: Vec<Held> = direct.filter(|held| view.sees(self, state, held.given)).collect();
+        let mut rights: Vec<Held> = direct.filter(|held| view.sees(state, held.given)).collect();
         for k in self.moves_to.get(user).into_iter().flatten() {
             let Node { op, taking, .. } = &self.nodes[*k];
             let is_before = before.is_none_or(|before| op.position() < before);
-            if !is_before || !view.sees(self, state, *k) {
+            if !is_before || !view.sees(state, *k) {
                 continue;
             }
             let taking = taking.expect("a key replacement is a removal");
             for held in self.rights_before(state, view, &op.author, Some(op.position())) {
                 let link = &self.nodes[held.link];
-                let aware = held.link == *k || link.past.has(self.nodes[*k].place);
+                let aware = held.link == *k || link.past.has(*k);
                 if aware || !self.reaches(&taking, held.resource, held.topic) {
                     continue;
                 }
                 let first = self.takings_of[&op.author].iter().copied().find(|other| {
                     let taking = self.nodes[*other].taking.expect("only removals are listed");
                     taking.moves_to.is_some()
-                        && view.sees(self, state, *other)
+                        && view.sees(state, *other)
                         && self.reaches(&taking, held.resource, held.topic)
-                        && !link.past.has(self.nodes[*other].place)
+                        && !link.past.has(*other)
                 });
                 if first == Some(*k) && !self.is_ended(state, view, &op.author, &held) {
                     rights.push(Held { link: *k, ..held });
@@ -375,9 +381,9 @@ impl AccessLog {
             let taking = self.nodes[*r].taking.expect("only removals are listed");
             taking.moves_to.is_none()
                 && *r != held.link
-                && view.sees(self, state, *r)
+                && view.sees(state, *r)
                 && self.reaches(&taking, held.resource, held.topic)
-                && !link.past.has(self.nodes[*r].place)
+                && !link.past.has(*r)
                 && self.is_strong_enough(state, *r, &taking, held)
         })
     }
@@ -388,9 +394,9 @@ impl AccessLog {
             let taking = self.nodes[*k].taking.expect("only removals are listed");
             taking.moves_to.is_some()
                 && *k != held.link
-                && view.sees(self, state, *k)
+                && view.sees(state, *k)
                 && self.reaches(&taking, held.resource, held.topic)
-                && !link.past.has(self.nodes[*k].place)
+                && !link.past.has(*k)
         })
     }
 
