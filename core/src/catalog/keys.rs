@@ -85,6 +85,11 @@ pub fn dataset_count(topic: &TopicId) -> Vec<u8> {
     [b"nds".as_slice(), topic.as_bytes()].concat()
 }
 
+/// Whether a key of `Meta` is about this node alone, and not about the operations it holds.
+pub fn is_local(key: &[u8]) -> bool {
+    [GRACE_CLOCK, KEPT, b"work", b"use"].iter().any(|prefix| key.starts_with(prefix))
+}
+
 /// `Meta`: the clock of periods of grace.
 pub const GRACE_CLOCK: &[u8] = b"grace";
 
