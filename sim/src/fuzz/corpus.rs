@@ -317,6 +317,22 @@ fn file_places() -> Vec<Vec<u8>> {
 fn segment_files() -> Vec<Vec<u8>> {
     let disk = FaultyDisk::new();
     let store = SegmentStore::open(Box::new(disk.clone()), 64 << 10, [1; 16]).expect("a disk without faults");
+    filled(&disk, &store)
+}
+
+/// The same sealed.
+fn sealed_segments() -> Vec<Vec<u8>> {
+    let disk = FaultyDisk::new();
+    let store = super::sealed_store(&disk).expect("a disk without faults");
+    filled(&disk, &store)
+}
+
+fn sealed_values() -> Vec<Vec<u8>> {
+    let (table, key) = super::SEALED_AT;
+    vec![super::keyring().seal_value(table, key, &[super::SEALED_VALUE]).expect("the system has random bytes")]
+}
+
+fn filled(disk: &FaultyDisk, store: &SegmentStore) -> Vec<Vec<u8>> {
     for i in 0..6_u8 {
         store.put(&Chunk::from_raw(vec![i; 40 * usize::from(i) + 1])).expect("a disk without faults");
     }
@@ -365,6 +381,8 @@ fn inputs() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("server_frame", server),
         ("segment_format", segment_format(&chunk)),
         ("segment_file", segment_files()),
+        ("sealed_segment", sealed_segments()),
+        ("sealed_value", sealed_values()),
         ("file_place", file_places()),
     ]
 }

@@ -8,6 +8,7 @@ pub mod corpus;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bib_core::api::{ClientFrame, ServerFrame};
@@ -19,7 +20,7 @@ use bib_core::model::Reference;
 use bib_core::model::manifest::Page;
 use bib_core::op::Operation;
 use bib_core::place::FilePlace;
-use bib_core::port::ChunkStore;
+use bib_core::port::{ChunkStore, StoreError};
 use bib_core::share::{self, ShareLine, combine};
 use bib_core::wire::gossip::{self, GossipMessage};
 use bib_core::wire::message::{
@@ -27,7 +28,8 @@ use bib_core::wire::message::{
 };
 
 use bib_storage_redb::chunks::format::{HeaderBytes, Location, RECORD_HEADER_LEN, RecordHeader, SegmentHeader};
-use bib_storage_redb::{Disk, SegmentStore};
+use bib_storage_redb::crypto::KeyBytes;
+use bib_storage_redb::{Bounds, Disk, Keyring, SegmentStore};
 
 use crate::disk::FaultyDisk;
 use crate::rng::Rng;
@@ -42,7 +44,7 @@ pub struct Target {
 }
 
 /// The targets that need neither node nor network.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "operation", run: operation },
     Target { name: "manifest_page", run: round_trip::<Page> },
     Target { name: "chunk", run: chunk },
@@ -59,6 +61,8 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "server_frame", run: round_trip::<ServerFrame> },
     Target { name: "segment_format", run: segment_format },
     Target { name: "segment_file", run: segment_file },
+    Target { name: "sealed_segment", run: sealed_segment },
+    Target { name: "sealed_value", run: sealed_value },
     Target { name: "file_place", run: round_trip::<FilePlace> },
 ];
 
@@ -135,6 +139,47 @@ fn segment_file(bytes: &[u8]) {
     let store = SegmentStore::open(Box::new(disk), 64 << 10, [1; 16]).expect("what opened opens again");
     assert_eq!(store.stats().expect("an open store has figures").n_chunks, n_chunks);
     assert_eq!(store.get(&chunk.id()).expect("readable"), Some(chunk));
+}
+
+/// The keys under which the sealed inputs of the corpus are.
+fn keyring() -> Arc<Keyring> {
+    static MADE: OnceLock<Arc<Keyring>> = OnceLock::new();
+    let make = || Keyring::new([(1, KeyBytes::new([1; 32]))].into(), &[2; 32], &[3; 32]);
+    MADE.get_or_init(|| Arc::new(make().expect("there is a data key"))).clone()
+}
+
+fn sealed_store(disk: &FaultyDisk) -> Result<SegmentStore, StoreError> {
+    SegmentStore::open_with(Box::new(disk.clone()), 64 << 10, [1; 16], Bounds::default(), Some(keyring()))
+}
+
+/// The same with keys: plain, sealed or anything, the store opens or refuses, and then works.
+fn sealed_segment(bytes: &[u8]) {
+    let disk = FaultyDisk::new();
+    let file = disk.open("0000000000.seg", true).expect("a disk without faults");
+    file.write_all_at(bytes, 0).expect("a disk without faults");
+    let chunk = Chunk::from_raw(b"work goes on".to_vec());
+    let Ok(store) = sealed_store(&disk) else { return };
+    store.put(&chunk).expect("an open store takes chunks");
+    store.flush().expect("an open store takes chunks");
+    while store.reseal_step().expect("a plain segment is sealed, whatever is in it").is_some() {}
+    drop(store);
+    let store = sealed_store(&disk).expect("what opened opens again");
+    assert_eq!(store.get(&chunk.id()).expect("readable"), Some(chunk));
+    drop(store);
+    let plain = SegmentStore::open(Box::new(disk), 64 << 10, [1; 16]);
+    assert!(matches!(plain, Err(StoreError::Sealed(_))), "a sealed store is refused without keys");
+}
+
+/// Where the value of the corpus is sealed, and the value.
+const SEALED_AT: (u8, &[u8]) = (7, b"key");
+const SEALED_VALUE: &[u8] = b"a value of the catalog";
+
+fn sealed_value(bytes: &[u8]) {
+    let (table, key) = SEALED_AT;
+    if let Some(value) = keyring().open_value(table, key, bytes) {
+        assert_eq!(value, SEALED_VALUE, "nothing opens but what was sealed");
+        assert!(keyring().open_value(table + 1, key, bytes).is_none(), "and only where it was");
+    }
 }
 
 fn text(bytes: &[u8]) {
