@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bib_core::limits::DEFAULT_CHUNK_AVG;
+
 use super::{Bench, GIB, per_gib, rate, say};
 use crate::failure::{During, Failure, Result};
 use crate::lab::{self, Home, Io, Lab, Node, Running, Usage, until};
@@ -340,7 +342,7 @@ pub(super) fn row(bench: &mut Bench) -> Result<()> {
     let received = two.spent()?.figures.received;
     bench.row(
         "one row more in the middle of a 1 GiB CSV",
-        "≤ 3 average chunks (768 KiB) new",
+        &format!("≤ 3 average chunks ({}) new", bytes(3 * u64::from(DEFAULT_CHUNK_AVG))),
         format!("{} new, {} stored, {} sent ({})", bytes(new), bytes(stored), bytes(received), percent(received, GIB)),
     );
     Ok(())
