@@ -395,7 +395,7 @@ pub(crate) fn new_passphrase(ctx: &Context) -> Result<Zeroizing<String>> {
 }
 
 /// Asks on the terminal without showing what is typed.
-fn ask_passphrase(prompt: &str) -> Result<Zeroizing<String>> {
+pub(crate) fn ask_passphrase(prompt: &str) -> Result<Zeroizing<String>> {
     let no_terminal = |_| {
         CliError::new(ErrorCode::Unauthenticated, "the key has a passphrase and there is no terminal to ask for it")
             .hint("set BIB_PASSPHRASE, or load the key into an SSH agent with `ssh-add`")

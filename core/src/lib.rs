@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod apply;
+pub mod backup;
 pub mod catalog;
 pub mod chunk;
 pub mod chunker;

@@ -320,6 +320,49 @@ pub const MAX_LOCAL_FILES: usize = 120;
 /// Files of an ingest whose bytes are not all cut yet, and that may stay in place; of earlier ones what is left is
 /// stored.
 pub const MAX_FILES_IN_PLACE: usize = 64;
+/// Ways to open a backup: passphrases, users and nodes.
+pub const MAX_BACKUP_SLOTS: usize = 64;
+/// Bytes of the header of a backup: its slots have some 130 bytes each.
+pub const MAX_BACKUP_HEADER_LEN: usize = 16 << 10;
+/// Bytes of the file of a snapshot.
+pub const MAX_SNAPSHOT_LEN: usize = 4 << 10;
+/// KiB of memory that the derivation of a key from a passphrase takes: what OWASP recommends, and below the smallest
+/// `limits.memory`.
+pub const BACKUP_KDF_MEMORY: u32 = 19 << 10;
+/// Passes of that derivation over its memory.
+pub const BACKUP_KDF_PASSES: u32 = 3;
+/// KiB of memory that the header of a backup may ask for.
+pub const MAX_BACKUP_KDF_MEMORY: u32 = 64 << 10;
+/// Passes and lanes that it may ask for.
+pub const MAX_BACKUP_KDF_PASSES: u32 = 16;
+/// Bytes of a passphrase.
+pub const MAX_PASSPHRASE_LEN: usize = 4 << 10;
+/// Bytes of a key of the catalog in a backup; the longest has names and ids, some 300 bytes.
+pub const MAX_CATALOG_KEY_LEN: usize = 8 << 10;
+/// Bytes of a value of the catalog in a backup: above [`MAX_GRANTS_LEN`], the longest.
+pub const MAX_CATALOG_VALUE_LEN: usize = 2 << 20;
+/// Average length of the chunks into which a backup cuts the catalog: small ones share more with the snapshot before.
+pub const BACKUP_CHUNK_AVG: u32 = 16 << 10;
+/// Chunks that a backup has written and not read back yet.
+pub const BACKUP_UNVERIFIED: usize = 4_096;
+/// Bytes of such chunks.
+pub const BACKUP_UNVERIFIED_BYTES: u64 = 32 << 20;
+/// Manifests that one page of a walk over pins names.
+pub const BACKUP_PINS: usize = 256;
+/// Manifests of which a snapshot says that their content is not whole.
+pub const MAX_INCOMPLETE: usize = 65_536;
+/// Bytes of catalog entries that a restore puts in one commit.
+pub const RESTORE_COMMIT_BYTES: usize = 1 << 20;
+/// Entries of an archive: as many segments as 4 TiB take.
+pub const MAX_ARCHIVE_ENTRIES: usize = 65_536;
+/// Snapshots that are kept, however old they are.
+pub const BACKUP_KEEP: usize = 7;
+/// How long a snapshot is kept.
+pub const BACKUP_KEEP_FOR: Duration = Duration::from_secs(30 * 86_400);
+/// Bytes of the marks of a collection in a backup: eight bits for each of a million chunks.
+pub const BACKUP_MARKS: usize = 1 << 20;
+/// Entries of the index that one step of such a collection looks at.
+pub const BACKUP_SWEEP: usize = 4_096;
 /// Bytes of a textual reference.
 pub const MAX_REFERENCE_LEN: usize = 2_048;
 /// Bytes of a licence name, and of a source address.

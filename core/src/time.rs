@@ -21,6 +21,46 @@ impl Timestamp {
     }
 }
 
+/// A text that names no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a time such as 2026-11-24T14:00:00Z or 2026-11-24 is expected")]
+pub struct BadTime;
+
+impl std::str::FromStr for Timestamp {
+    type Err = BadTime;
+
+    /// A day, or a time of a day in UTC with or without seconds: `2026-11-24`, `2026-11-24T14:00Z`.
+    fn from_str(text: &str) -> Result<Self, BadTime> {
+        let number = |text: &str, digits: usize| {
+            let is_right = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+            if is_right { text.parse::<i64>().map_err(|_| BadTime) } else { Err(BadTime) }
+        };
+        let (date, time) = match text.split_once(['T', ' ']) {
+            Some((date, time)) => (date, time.strip_suffix('Z').ok_or(BadTime)?),
+            None => (text, "00:00"),
+        };
+        let mut parts = date.split('-');
+        let mut next = |digits| number(parts.next().unwrap_or_default(), digits);
+        let (year, month, day) = (next(4)?, next(2)?, next(2)?);
+        let mut parts = time.split(':');
+        let (hour, minute) =
+            (number(parts.next().unwrap_or_default(), 2)?, number(parts.next().unwrap_or_default(), 2)?);
+        let second = parts.next().map_or(Ok(0), |second| number(second, 2))?;
+        let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 60;
+        if !in_range || parts.next().is_some() {
+            return Err(BadTime);
+        }
+        // As in `Display`, with years that begin on 1 March.
+        let (year, shifted) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+        let day_of_year = (153 * shifted + 2) / 5 + day - 1;
+        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468;
+        let parsed = Self((days * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000);
+        // A day that its month does not have would be another one.
+        if parsed.to_string().starts_with(date) { Ok(parsed) } else { Err(BadTime) }
+    }
+}
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with seconds, such as `2026-11-24T14:00:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,6 +102,28 @@ impl std::ops::Add<Duration> for Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timestamps_are_read_as_they_are_shown() {
+        for seconds in [0, 951_782_400, 1_795_530_245, 4_102_444_799] {
+            let time = Timestamp(seconds * 1_000_000);
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
+        assert_eq!("2026-11-24T14:24Z".parse(), Ok(Timestamp(1_795_530_240_000_000)));
+        assert_eq!("2026-11-24".parse::<Timestamp>().map(|day| day.to_string()).as_deref(), Ok("2026-11-24T00:00:00Z"));
+        for bad in [
+            "",
+            "2026",
+            "2026-02-30",
+            "2026-13-01",
+            "2026-11-24T25:00Z",
+            "2026-11-24T14:00",
+            "x-11-24",
+            "2026-11-24T14:00:00:00Z",
+        ] {
+            assert_eq!(bad.parse::<Timestamp>(), Err(BadTime), "{bad}");
+        }
+    }
 
     #[test]
     fn timestamps_show_as_rfc_3339() {

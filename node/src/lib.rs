@@ -2,6 +2,7 @@
 //! same way.
 
 mod background;
+mod backup;
 mod care;
 mod catalog_sync;
 pub mod config;

@@ -131,6 +131,8 @@ pub(crate) struct Context {
     pub(crate) workers: Workers,
     /// Topics of which content is not fetched since a quota is used up, and why.
     over_quota: RefCell<BTreeMap<TopicId, String>>,
+    /// Places for work at backups; a count.
+    pub(crate) backup_credits: Credits,
     /// Care of the store that is under way.
     pub(crate) care: Care,
     /// That space may be short.
@@ -287,6 +289,7 @@ impl NodeBuilder {
             scrub: Signal::default(),
             session_credits: Credits::new(budget.session_bytes),
             ingest_credits: Credits::new(budget.n_ingests),
+            backup_credits: Credits::new(1),
             fetch_credits: Credits::new(budget.fetch_bytes),
             serve_credits: Credits::new(budget.serve_bytes),
             peer_credits: Credits::new(budget.peer_bytes),

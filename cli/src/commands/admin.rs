@@ -1,5 +1,6 @@
 //! `bib admin`: care of the node.
 
+pub(crate) mod backup;
 pub(crate) mod keys;
 
 use std::ffi::OsString;
@@ -31,6 +32,8 @@ pub(crate) struct AdminArgs {
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum AdminCommand {
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Gc(GcArgs),
     Scrub(ScrubArgs),
     Rebuild(RebuildArgs),
@@ -92,6 +95,8 @@ struct ShutdownArgs {}
 
 pub(crate) fn run(ctx: &Context, args: &AdminArgs) -> Result<()> {
     match &args.command {
+        AdminCommand::Backup(args) => backup::run(ctx, args),
+        AdminCommand::Restore(args) => backup::restore(ctx, args),
         AdminCommand::Gc(args) => gc(ctx, args),
         AdminCommand::Scrub(_) => scrub(ctx),
         AdminCommand::Rebuild(args) => rebuild(ctx, args),

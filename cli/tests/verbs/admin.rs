@@ -64,3 +64,44 @@ fn index_that_was_made_anew_tells_of_lost_chunks() {
     assert!(ran.stdout.contains("3 chunks") && ran.stderr.contains("1 chunk lost"), "{ran:?}");
     assert_eq!(home.bib(["admin", "rebuild", "--json"]).ok().json()["chunks"], 3);
 }
+
+#[test]
+fn snapshots_are_made_listed_and_read_again() {
+    let (home, node) = Home::with_node();
+    home.write("pass.txt", "correct horse\nsecond line\n");
+    let ran = home.bib(["admin", "backup", "--to", "backup", "--passphrase-file", "pass.txt"]).ok();
+    assert_eq!(ran.stdout, "1795530245000000\n");
+    for part in ["5.0 MiB in 7 contents", "1 old snapshot gone", "1 content not whole"] {
+        assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+    }
+    let asked = node.world().requests.iter().find_map(|request| match request {
+        Request::Backup { to, passphrase, .. } => Some((to.clone(), passphrase.clone())),
+        _ => None,
+    });
+    let (to, passphrase) = asked.unwrap();
+    assert!(to.is_some_and(|to| to.starts_with('/') && to.ends_with("/backup")));
+    let passphrase = passphrase.unwrap();
+    assert_eq!(passphrase.0, "correct horse");
+    assert!(!format!("{passphrase:?}").contains("horse"));
+    assert_eq!(home.bib(["admin", "backup", "--json"]).ok().json()["content_bytes"], 5 << 20);
+    let listed = home.bib(["admin", "backup", "list"]).ok().stdout;
+    assert!(listed.contains("1795530245000000") && listed.contains("12,345"), "{listed}");
+    assert_eq!(home.bib(["admin", "backup", "list", "--json"]).ok().json()["incomplete"], 1);
+    assert!(home.bib(["admin", "backup", "verify"]).ok().stdout.contains("whole, 5.0 MiB"));
+    home.write("empty.txt", "\n");
+    let refused = home.bib(["admin", "backup", "--passphrase-file", "empty.txt"]).fails(2);
+    assert!(refused.stderr.contains("hint"), "{refused:?}");
+}
+
+#[test]
+fn restore_refuses_what_is_no_backup_before_it_asks_for_anything() {
+    let (home, _node) = Home::with_node();
+    home.write("file", "x".repeat(2_000));
+    std::fs::create_dir_all(home.path("work/folder")).unwrap();
+    home.write("liar/backup.bib", [0xff; 100]);
+    for (place, code) in [("file", 2), ("liar", 2), ("folder", 3), ("absent", 3)] {
+        let ran = home.bib(["admin", "restore", place, "--data-dir", "new"]).fails(code);
+        assert!(ran.stderr.contains("hint"), "{ran:?}");
+    }
+    assert!(!home.path("work/new").exists());
+}

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bib_core::api::care::{Collected, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
 use bib_core::api::event::{
-    ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, SplitFigures, Staged, Status,
+    BackupMade, ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, SplitFigures, Staged, Status,
 };
 use bib_core::api::{ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart, auth_bytes};
+use bib_core::backup::Snapshot;
 use bib_core::catalog::record::Kept;
 use bib_core::encode::{decode, encode};
 use bib_core::hash::hash;
@@ -312,6 +313,18 @@ impl World {
             Request::KeysSplit { .. } => {
                 Err(Failure::new(ErrorCode::Precondition, "what this node stores is not encrypted"))
             }
+            Request::Backup { to, .. } => Ok(vec![Event::BackupMade(Box::new(BackupMade {
+                to: to.clone().unwrap_or_else(|| "/backup/bib".to_owned()),
+                snapshot: snapshot(),
+                new_bytes: 2 << 20,
+                stored_bytes: 1 << 20,
+                removed: 1,
+                freed_bytes: 3 << 20,
+            }))]),
+            Request::Backups { .. } => Ok(vec![Event::Snapshot(Box::new(snapshot()))]),
+            Request::BackupVerify { .. } => {
+                Ok(vec![Event::SnapshotVerified { time: snapshot().time, bytes: 5 << 20, fault: None }])
+            }
             Request::Ping | Request::MayReference { .. } | Request::Disconnect { .. } | Request::Shutdown => {
                 Ok(Vec::new())
             }
@@ -586,6 +599,20 @@ fn peer() -> Peer {
         mode: Some(NodeMode::Full),
         rtt_us: Some(1_234),
         last_seen: Some(Timestamp(1_795_530_245_000_000)),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        node: NODE,
+        time: Timestamp(1_795_530_245_000_000),
+        manifest: ManifestId::from_bytes([1; 32]),
+        size: 4_096,
+        n_ops: 12_345,
+        n_manifests: 7,
+        content_bytes: 5 << 20,
+        n_incomplete: 1,
+        is_encrypted: false,
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::api::care::{Collected, Hurt, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
+use crate::backup::Snapshot;
 use crate::id::{ContentId, ManifestId, NodeId, OpId, TopicId, UserId};
 use crate::model::manifest::Entry;
 use crate::model::{Dataset, Topic, Version};
@@ -218,6 +219,23 @@ pub struct Fetched {
     pub providers: Vec<(NodeId, u64)>,
 }
 
+/// A snapshot that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupMade {
+    /// The folder or file.
+    pub to: String,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Bytes in it that the backup did not hold before.
+    pub new_bytes: u64,
+    /// Bytes that were written for them.
+    pub stored_bytes: u64,
+    /// Old snapshots that went.
+    pub removed: u64,
+    /// Bytes that were given back for them.
+    pub freed_bytes: u64,
+}
+
 /// A value of the configuration and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigValue {
@@ -344,4 +362,17 @@ pub enum Event {
     Scrubbed(Scrubbed),
     /// Answers `Rebuild`.
     Rebuilt(Rebuilt),
+    /// Answers `Backup`.
+    BackupMade(Box<BackupMade>),
+    /// A snapshot.
+    Snapshot(Box<Snapshot>),
+    /// What came of reading a snapshot.
+    SnapshotVerified {
+        /// Which.
+        time: Timestamp,
+        /// Bytes of files and content in it.
+        bytes: u64,
+        /// What is wrong with it; `None` = it is whole.
+        fault: Option<String>,
+    },
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DatasetId, OpId, TopicId, UserId};
 use crate::model::manifest::ManifestKind;
 use crate::model::{PathPatterns, Reference, TopicPath};
+use crate::time::Timestamp;
 use crate::wire::message::FindQuery;
 
 /// A page of a list.
@@ -26,6 +27,22 @@ pub enum ContextFor {
     Content(TopicId),
     /// A removal: as `Access`, with the content heads to keep.
     Removal(TopicId),
+}
+
+/// A text that no log shows.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
 }
 
 /// A file of this machine, as the user who names it sees it.
@@ -232,4 +249,29 @@ pub enum Request {
     Scrub,
     /// Make the index of the chunk store anew from its segments → `Event::Progress`…, `Event::Rebuilt`.
     Rebuild,
+    /// Make a snapshot of the node → `Event::Progress`…, `Event::BackupMade`.
+    Backup {
+        /// The folder or file; `None` = as configured.
+        to: Option<String>,
+        /// What opens it: of a new one, and of one that this node cannot open by itself.
+        passphrase: Option<Secret>,
+        /// Whose keys open a new one.
+        users: Vec<UserId>,
+    },
+    /// The snapshots of a backup → `Event::Snapshot` each, the oldest first.
+    Backups {
+        /// As of `Backup`.
+        at: Option<String>,
+        /// As of `Backup`.
+        passphrase: Option<Secret>,
+    },
+    /// Read a backup again → `Event::Progress`…, `Event::SnapshotVerified` each.
+    BackupVerify {
+        /// As of `Backup`.
+        at: Option<String>,
+        /// As of `Backup`.
+        passphrase: Option<Secret>,
+        /// Only this snapshot.
+        snapshot: Option<Timestamp>,
+    },
 }

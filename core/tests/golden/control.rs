@@ -2,9 +2,10 @@
 
 use bib_core::api::care::{Collected, Hurt, Pinned, Rebuilt, Scrubbed, Space, Verified, Worker};
 use bib_core::api::event::{
-    ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, ShareText, SplitFigures, Staged, Status, Warning,
+    BackupMade, ConfigValue, Fetched, KeysFigures, OpContext, Peer, Progress, ShareText, SplitFigures, Staged, Status,
+    Warning,
 };
-use bib_core::api::request::{ContextFor, LocalFile, Paging};
+use bib_core::api::request::{ContextFor, LocalFile, Paging, Secret};
 use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart};
 use bib_core::catalog::record::Kept;
 use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId, VersionId};
@@ -17,7 +18,7 @@ use bib_core::share::SetId;
 use bib_core::wire::message::NodeMode;
 use serde_bytes::ByteBuf;
 
-use crate::stored::{dataset, topic, version};
+use crate::stored::{dataset, snapshot, topic, version};
 use crate::wire::{catalog_entry, find_query};
 use crate::{Case, TIME, check, named, variants};
 
@@ -26,9 +27,9 @@ variants!(UploadPart: Entry Data End InPlace);
 variants!(ServerFrame: Hello Ready Item End Failed);
 variants!(Request: Ping Status WhoAmI OpContext OpSubmit OpGet OpLog TopicGet TopicList TopicMembers DatasetGet DatasetList
     Versions VersionGet Find Ingest Fetch Entries Read ReadAll Peers Connect Disconnect Config Shutdown
-    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins KeysStatus KeysRotate KeysSplit Gc Scrub Rebuild);
+    MayReference IngestInPlace Referenced ReadAllOrOriginals Workers Verify Pin Unpin Pins KeysStatus KeysRotate KeysSplit Gc Scrub Rebuild Backup Backups BackupVerify);
 variants!(Event: Status WhoAmI OpContext Submitted Operation Topic Members Dataset Version Found Total Progress Warning
-    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned Keys Share Collected Scrubbed Rebuilt);
+    Staged Fetched Entry Data Peer ConfigValue Referenced Original Worker Hurt Verified Pinned Keys Share Collected Scrubbed Rebuilt BackupMade Snapshot SnapshotVerified);
 
 fn requests() -> Vec<Request> {
     let reference = || "weather/daily/temps@1.2:a/b.csv".parse::<Reference>().unwrap();
@@ -84,6 +85,13 @@ fn requests() -> Vec<Request> {
         Request::Gc { dry_run: false, min_age_s: None },
         Request::Scrub,
         Request::Rebuild,
+        Request::Backup {
+            to: Some("/backup/bib".to_owned()),
+            passphrase: Some(Secret("horse".to_owned())),
+            users: vec![SecretKey::from_seed([1; 32]).user_id()],
+        },
+        Request::Backups { at: None, passphrase: None },
+        Request::BackupVerify { at: None, passphrase: None, snapshot: Some(TIME) },
     ]
 }
 
@@ -271,6 +279,16 @@ fn events() -> Vec<Event> {
         }),
         Event::Scrubbed(Scrubbed { chunks: 1, bytes: 2, damaged: 3, hurt: vec!["a/b@1.0.0".to_owned()] }),
         Event::Rebuilt(Rebuilt { chunks: 1, bytes: 2, lost: 3 }),
+        Event::BackupMade(Box::new(BackupMade {
+            to: "/backup/bib".to_owned(),
+            snapshot: snapshot(),
+            new_bytes: 300,
+            stored_bytes: 301,
+            removed: 2,
+            freed_bytes: 302,
+        })),
+        Event::Snapshot(Box::new(snapshot())),
+        Event::SnapshotVerified { time: TIME, bytes: 300, fault: Some("a chunk is missing".to_owned()) },
     ]
 }
 

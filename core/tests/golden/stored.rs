@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bib_core::backup::{BackupHeader, Kdf, Snapshot, SnapshotFile, StoreKeys};
 use bib_core::catalog::record::{Charge, GraceClock, Grants, Kept, Parked, ParkedFigures, Pin, WorkerNote};
-use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId, UserId, VersionId};
+use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, TopicId, UserId, VersionId};
+use bib_core::key::SecretKey;
 use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Topic, TopicStatus, Version, VersionStatus, Visibility};
 use bib_core::op::Role;
 use bib_core::place::FilePlace;
 use bib_core::time::Timestamp;
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteArray, ByteBuf};
+use zeroize::Zeroizing;
 
 use crate::vocabulary::name;
 use crate::{Case, TIME, check};
@@ -141,4 +144,40 @@ fn records_of_the_catalog() {
         Case::versioned("parked.figures", ParkedFigures { count: 1, bytes: 300 }),
     ];
     check("records", &cases);
+}
+
+pub(crate) fn snapshot() -> Snapshot {
+    Snapshot {
+        node: NodeId::from_bytes([1; 32]),
+        time: TIME,
+        manifest: ManifestId::from_bytes([2; 32]),
+        size: 300,
+        n_ops: 4,
+        n_manifests: 5,
+        content_bytes: 600,
+        n_incomplete: 7,
+        is_encrypted: true,
+    }
+}
+
+#[test]
+fn files_of_a_backup() {
+    let key = SecretKey::from_seed([1; 32]);
+    let kdf = Kdf { memory_kib: 19 << 10, passes: 3, lanes: 1, salt: ByteArray::new([1; 16]) };
+    let backup_key = Zeroizing::new([7; 32]);
+    let mut header = BackupHeader { id: [3; 16], created: TIME, slots: Vec::new() };
+    header.add_passphrase(&backup_key, kdf, &[9; 32], [2; 12]);
+    header.add_user(&backup_key, key.user_id(), Zeroizing::new([4; 32])).unwrap();
+    header.add_node(&backup_key, key.node_id(), Zeroizing::new([5; 32])).unwrap();
+    let file = SnapshotFile { backup: [3; 16], time: TIME, sealed: ByteBuf::from(vec![8; 20]) };
+    let keys = StoreKeys::of(&backup_key);
+    let entry = bib_core::backup::entry(b"key", b"value").unwrap();
+    let cases = [
+        Case::versioned("backup.header", header),
+        Case::versioned("backup.snapshot_file", file),
+        Case::versioned("backup.snapshot", snapshot()),
+        Case::plain("backup.entry", entry),
+        Case::plain("backup.keys", [keys.data.as_slice(), keys.index.as_slice(), keys.names.as_slice()].concat()),
+    ];
+    check("backups", &cases);
 }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a worker that fails says why, waits and goes on; none ends before the node.
 
+mod backup;
 mod expire;
 mod gc;
 mod replicate;
@@ -97,12 +98,13 @@ const IDLE: &str = "idle";
 
 /// Begins all of it.
 pub(crate) fn start(ctx: &Rc<Context>) -> Vec<Task<Option<()>>> {
-    let workers: [Box<dyn Worker>; 5] = [
+    let workers: [Box<dyn Worker>; 6] = [
         Box::new(expire::Expire),
         Box::new(replicate::Replicate::default()),
         Box::new(reseal::Reseal),
         Box::new(gc::Gc::default()),
         Box::new(scrub::Scrub),
+        Box::new(backup::Backup),
     ];
     workers.into_iter().map(|worker| ctx.spawner.spawn(worker.name(), run(ctx.clone(), worker))).collect()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bib_core::time::Timestamp;
 
 /// Workers that say themselves when they ran and when they will.
-pub(super) const KEEPS_CALENDAR: [&str; 2] = ["gc", "scrub"];
+pub(super) const KEEPS_CALENDAR: [&str; 3] = ["gc", "scrub", "backup"];
 /// A node that has just started has other things to do first.
 pub(super) const AFTER_START: Duration = Duration::from_secs(600);
 /// The clock of the system is looked at again after this, since it may be set.

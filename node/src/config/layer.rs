@@ -31,8 +31,14 @@ enum Kind {
 }
 
 /// Every key, ascending, with what it takes.
-const KEYS: [(&str, Kind); 20] = [
+const KEYS: [(&str, Kind); 26] = [
     ("access.admins", Kind::List),
+    ("backup.at", Kind::Text),
+    ("backup.keep", Kind::Text),
+    ("backup.keep_for", Kind::Text),
+    ("backup.passphrase_file", Kind::Text),
+    ("backup.to", Kind::Text),
+    ("backup.users", Kind::List),
     ("control.socket", Kind::Text),
     ("crypto.enabled", Kind::Word(SWITCH)),
     ("gc.at", Kind::Text),

@@ -57,6 +57,23 @@ impl Surroundings {
     }
 }
 
+/// Snapshots that a node makes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupConfig {
+    /// The folder; `None` makes none.
+    pub to: Option<PathBuf>,
+    /// When each day: the time since midnight, UTC.
+    pub at: Duration,
+    /// Snapshots that stay, however old.
+    pub keep: usize,
+    /// How long the others stay.
+    pub keep_for: Duration,
+    /// A file with the passphrase of a new backup.
+    pub passphrase_file: Option<PathBuf>,
+    /// Users who can open a new backup.
+    pub users: Vec<UserId>,
+}
+
 /// The configuration of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -86,6 +103,8 @@ pub struct Config {
     pub gc_min_age: Duration,
     /// How much of what is stored is checked each day, in thousandths.
     pub scrub_share: u16,
+    /// Snapshots that the node makes by itself.
+    pub backup: BackupConfig,
     /// How new datasets are cut.
     pub chunker: ChunkerParams,
     /// Whether what is stored is encrypted.
@@ -121,6 +140,17 @@ fn size(setting: &Setting) -> Result<u64, ConfigError> {
 
 fn parsed<T>(setting: &Setting, parse: impl Fn(&str) -> Option<T>, fault: &str) -> Result<T, ConfigError> {
     parse(text(setting)?).ok_or_else(|| wrong(setting, fault))
+}
+
+const COUNT: &str = "a number of at most 100000 is expected";
+
+/// A full path, or a word that stands for none.
+fn full_path(setting: &Setting, none: &str) -> Result<Option<PathBuf>, ConfigError> {
+    match text(setting)? {
+        text if text == none => Ok(None),
+        text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+        _ => Err(wrong(setting, format!("a full path such as /backup/bib is expected, or \"{none}\""))),
+    }
 }
 
 /// `hh:mm`, as the time since midnight.
@@ -250,6 +280,14 @@ impl Config {
                 per_mille,
                 "a share such as 5% or 0.5% is expected, at most 100%",
             )?,
+            backup: BackupConfig {
+                to: full_path(setting("backup.to"), "off")?,
+                at: parsed(setting("backup.at"), time_of_day, "a time such as 02:00 is expected")?,
+                keep: parsed(setting("backup.keep"), |text| text.parse().ok().filter(|keep| *keep <= 100_000), COUNT)?,
+                keep_for: parsed(setting("backup.keep_for"), age, "a time such as 30d is expected, at most 3650d")?,
+                passphrase_file: full_path(setting("backup.passphrase_file"), "none")?,
+                users: list(setting("backup.users"), user)?,
+            },
             chunker,
             encrypt: text(setting("crypto.enabled"))? == "true",
             listen: list(setting("p2p.listen"), address)?,

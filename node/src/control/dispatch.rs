@@ -6,7 +6,7 @@ use bib_core::api::{Failure, Request};
 
 use super::{Caller, Output, Uploads};
 use crate::node::Context;
-use crate::service::{access, admin, care, catalog, content, in_place, keys, peers, publish, status};
+use crate::service::{access, admin, backup, care, catalog, content, in_place, keys, peers, publish, status};
 
 /// Carries out a call. Dropping the future ends it; what was acknowledged stays.
 pub(crate) async fn call(
@@ -42,6 +42,11 @@ pub(crate) async fn call(
         Request::IngestInPlace { dataset, kind, expected } => {
             let wanted = publish::Wanted { dataset, kind, expected, in_place: true };
             publish::ingest(ctx, &caller, wanted, &uploads, out).await
+        }
+        Request::Backup { to, passphrase, users } => backup::make(ctx, &caller, to, passphrase, users, out).await,
+        Request::Backups { at, passphrase } => backup::list(ctx, &caller, at, passphrase, out).await,
+        Request::BackupVerify { at, passphrase, snapshot } => {
+            backup::verify(ctx, &caller, at, passphrase, snapshot, out).await
         }
         Request::MayReference { files } => in_place::may_reference(ctx, &caller, files).await,
         Request::ReadAllOrOriginals { reference, paths } => {

@@ -7,6 +7,7 @@
 mod identity;
 mod keys;
 mod rebuild;
+mod restore;
 
 use std::io::{BufRead, Write};
 use std::os::unix::fs::MetadataExt;
@@ -29,6 +30,8 @@ pub enum Verb {
     Keys(keys::KeysArgs),
     /// A new index of the chunk store.
     Rebuild(rebuild::RebuildArgs),
+    /// A node from a backup.
+    Restore(restore::RestoreArgs),
 }
 
 impl Verb {
@@ -38,6 +41,7 @@ impl Verb {
             Self::Identity(args) => args.data_dir.as_deref(),
             Self::Keys(args) => args.data_dir(),
             Self::Rebuild(args) => args.data_dir.as_deref(),
+            Self::Restore(args) => args.data_dir.as_deref(),
         }
     }
 }
@@ -119,11 +123,13 @@ fn check_owner(dir: &Path, uid: u32) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`] naming what was not done, with what to do next.
 pub fn run(verb: &Verb, config: &Config, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let idle = Idle::take(&config.data_dir)?;
+    let idle = || Idle::take(&config.data_dir);
     match verb {
-        Verb::Identity(_) => identity::run(&idle, streams),
-        Verb::Keys(args) => keys::run(args, &idle, streams),
-        Verb::Rebuild(_) => rebuild::run(&idle, (config.encrypt, &Budget::of(config.memory)), streams),
+        Verb::Identity(_) => identity::run(&idle()?, streams),
+        Verb::Keys(args) => keys::run(args, &idle()?, streams),
+        Verb::Rebuild(_) => rebuild::run(&idle()?, (config.encrypt, &Budget::of(config.memory)), streams),
+        // It takes the lock itself: the directory may not be there yet, or be moved aside.
+        Verb::Restore(args) => restore::run(args, config, streams),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod admin;
+pub(crate) mod backup;
 pub(crate) mod care;
 pub(crate) mod catalog;
 pub(crate) mod content;

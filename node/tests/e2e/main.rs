@@ -3,6 +3,7 @@
 //! What can be shown by a machine in virtual time is tested there; here stands what needs processes, files and sockets.
 //! Conditions that another process brings about are looked at until they hold, with a bound that fails the test.
 
+mod backup;
 mod care;
 mod content;
 mod encrypted;

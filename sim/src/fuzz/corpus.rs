@@ -8,6 +8,7 @@ use std::path::Path;
 use bib_core::api::event::{Progress, Staged};
 use bib_core::api::request::{ContextFor, Paging};
 use bib_core::api::{ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart};
+use bib_core::backup::{BackupHeader, Kdf, Snapshot, SnapshotFile};
 use bib_core::chunk::Chunk;
 use bib_core::chunker::ChunkerParams;
 use bib_core::encode::encode;
@@ -308,6 +309,38 @@ fn segment_format(chunk: &Chunk) -> Vec<Vec<u8>> {
     ]
 }
 
+fn backup_header() -> Vec<u8> {
+    let key = zeroize::Zeroizing::new([7; 32]);
+    let owner = SecretKey::from_seed([1; 32]);
+    let kdf = Kdf { memory_kib: 19 << 10, passes: 3, lanes: 1, salt: serde_bytes::ByteArray::new([1; 16]) };
+    let mut header = BackupHeader { id: [3; 16], created: TIME, slots: Vec::new() };
+    header.add_passphrase(&key, kdf, &[9; 32], [2; 12]);
+    header.add_user(&key, owner.user_id(), zeroize::Zeroizing::new([4; 32])).expect("a real key");
+    header.add_node(&key, owner.node_id(), zeroize::Zeroizing::new([5; 32])).expect("a real key");
+    encode(&header)
+}
+
+fn snapshot_files() -> Vec<Vec<u8>> {
+    let snapshot = Snapshot {
+        node: NodeId::from_bytes([1; 32]),
+        time: TIME,
+        manifest: ManifestId::from_bytes([2; 32]),
+        size: 300,
+        n_ops: 4,
+        n_manifests: 5,
+        content_bytes: 600,
+        n_incomplete: 7,
+        is_encrypted: false,
+    };
+    let sealed = ByteBuf::from(vec![8; 40]);
+    vec![encode(&SnapshotFile { backup: [3; 16], time: TIME, sealed }), encode(&snapshot)]
+}
+
+fn catalog_entries() -> Vec<Vec<u8>> {
+    let entry = |key: &[u8], value: &[u8]| bib_core::backup::entry(key, value).expect("short ones");
+    vec![[entry(b"a", b""), entry(b"key", b"value"), entry(b"", &[7; 300])].concat()]
+}
+
 fn file_places() -> Vec<Vec<u8>> {
     let place = |path: &[u8], offset| FilePlace::new(path.to_vec(), offset).expect("a plain path");
     vec![encode(&place(b"/data/temps.csv", 0)), encode(&place(b"/media/usb\xff/a b", 1 << 40))]
@@ -384,6 +417,9 @@ fn inputs() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("sealed_segment", sealed_segments()),
         ("sealed_value", sealed_values()),
         ("file_place", file_places()),
+        ("backup_header", vec![backup_header()]),
+        ("snapshot_file", snapshot_files()),
+        ("catalog_entries", catalog_entries()),
     ]
 }
 

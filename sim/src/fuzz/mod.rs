@@ -12,9 +12,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bib_core::api::{ClientFrame, ServerFrame};
+use bib_core::backup::{BackupHeader, Entries, Snapshot, SnapshotFile, entry};
 use bib_core::chunk::{Chunk, Codec};
 use bib_core::encode::{Versioned, decode, encode};
 use bib_core::id::{ChunkId, NodeId, UserId};
+use bib_core::key::SecretKey;
 use bib_core::limits::MAX_SHARES;
 use bib_core::model::Reference;
 use bib_core::model::manifest::Page;
@@ -44,7 +46,7 @@ pub struct Target {
 }
 
 /// The targets that need neither node nor network.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 22] = [
     Target { name: "operation", run: operation },
     Target { name: "manifest_page", run: round_trip::<Page> },
     Target { name: "chunk", run: chunk },
@@ -64,6 +66,9 @@ pub const TARGETS: [Target; 19] = [
     Target { name: "sealed_segment", run: sealed_segment },
     Target { name: "sealed_value", run: sealed_value },
     Target { name: "file_place", run: round_trip::<FilePlace> },
+    Target { name: "backup_header", run: backup_header },
+    Target { name: "snapshot_file", run: snapshot_file },
+    Target { name: "catalog_entries", run: catalog_entries },
 ];
 
 fn round_trip<T: Versioned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
@@ -83,6 +88,45 @@ where
         // Refusing is fine; it must only come back.
         let _ = envelope.body.check();
     }
+}
+
+/// A header asks for no more work and memory than it may, whatever it says.
+fn backup_header(bytes: &[u8]) {
+    round_trip::<BackupHeader>(bytes);
+    let Some(header) = decode::<BackupHeader>(bytes).ok().filter(BackupHeader::is_plausible) else { return };
+    let opened = header.open_by_passphrase(|kdf| {
+        assert!(kdf.is_bounded(), "what is plausible is bounded");
+        Ok::<_, ()>(zeroize::Zeroizing::new([0; 32]))
+    });
+    assert!(opened.is_ok());
+    header.open_by_key(&SecretKey::from_seed([1; 32]));
+}
+
+fn snapshot_file(bytes: &[u8]) {
+    round_trip::<SnapshotFile>(bytes);
+    round_trip::<Snapshot>(bytes);
+}
+
+/// Entries are the same however their bytes are cut, and are written as they were read.
+fn catalog_entries(bytes: &[u8]) {
+    let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut entries, mut all) = (Entries::new(), Vec::new());
+        for piece in pieces {
+            entries.push(piece);
+            loop {
+                match entries.next() {
+                    Ok(Some((key, value))) => all.extend(entry(key, value).expect("what was read can be written")),
+                    Ok(None) => break,
+                    Err(error) => return (all, Err(error)),
+                }
+            }
+        }
+        (all, entries.finish())
+    };
+    let (whole, ended) = read(&mut std::iter::once(bytes));
+    assert!(bytes.starts_with(&whole) && (ended.is_err() || whole.len() == bytes.len()));
+    let (cut, _) = read(&mut bytes.chunks(3));
+    assert_eq!(cut, whole);
 }
 
 fn operation(bytes: &[u8]) {
