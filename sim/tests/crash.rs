@@ -2,7 +2,7 @@
 //! between them as well. After each: both open by themselves, what was acknowledged is there and is what it was, the
 //! rest is whole or absent, and the work goes on.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say how many cuts there were")]
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
@@ -23,6 +23,11 @@ const BOUNDS: Bounds = Bounds {
     reclaim_records: 100,
 };
 const CACHE: usize = 256 << 10;
+
+/// `BIB_CUTS=<n>` sets how many survivors of each step are looked at.
+fn survivors_of_each_step() -> u64 {
+    std::env::var("BIB_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(5)
+}
 
 struct Node {
     catalog: RedbCatalog,
@@ -176,7 +181,7 @@ fn power_cut_at_every_single_step_of_a_short_script() {
     let mut n_cuts = 0;
     while let Some(cut) = cuts.next_cut() {
         let n_acknowledged = done.acknowledged.iter().filter(|step| **step <= cut.ended).count();
-        for seed in 0..5 {
+        for seed in 0..survivors_of_each_step() {
             let disk = cut.survivors(cut.ended << 8 | seed);
             let node = open(&disk).unwrap_or_else(|error| panic!("cut {} seed {seed}: {error}", cut.ended));
             check(&node, &datasets, &extra, n_acknowledged);
@@ -188,6 +193,7 @@ fn power_cut_at_every_single_step_of_a_short_script() {
             n_cuts += 1;
         }
     }
+    println!("{n_cuts} cuts");
     assert!(n_cuts > 2_000, "{n_cuts} cuts");
     assert!(disk.bytes("0000000003.seg").is_some(), "the script fills several segments");
 }
@@ -219,6 +225,7 @@ fn work_goes_on_through_many_cuts_in_a_row() {
         }
         assert_complete(&open(&disk).unwrap(), &datasets);
     }
+    println!("{n_cuts} cuts");
     assert!(n_cuts > 200, "{n_cuts} cuts");
 }
 

@@ -1,7 +1,7 @@
 //! Power cuts, kills and full disks under sealed stores, and while plain ones become sealed: after each both open by
 //! themselves with the keys, what was acknowledged is there, and the work goes on to its end.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say how many cuts there were")]
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
@@ -24,6 +24,11 @@ const BOUNDS: Bounds = Bounds {
     reclaim_records: 64,
 };
 const CACHE: usize = 256 << 10;
+
+/// `BIB_CUTS=<n>` sets how many survivors of each step are looked at.
+fn survivors_of_each_step() -> u64 {
+    std::env::var("BIB_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
+}
 
 fn keyring(n_keys: u8) -> Arc<Keyring> {
     static MADE: [OnceLock<Arc<Keyring>>; 4] = [const { OnceLock::new() }; 4];
@@ -187,7 +192,7 @@ fn power_cut_at_every_step_of_a_sealed_ingest() {
     let (mut cuts, mut n_cuts) = (disk.cuts(), 0);
     while let Some(cut) = cuts.next_cut() {
         let n_acknowledged = acknowledged.iter().filter(|step| **step <= cut.ended).count();
-        for seed in 0..3 {
+        for seed in 0..survivors_of_each_step() {
             let disk = cut.survivors(cut.ended << 8 | seed);
             let node =
                 open(&disk, Some(keyring(3))).unwrap_or_else(|error| panic!("cut {} {seed}: {error}", cut.ended));
@@ -200,6 +205,7 @@ fn power_cut_at_every_step_of_a_sealed_ingest() {
             n_cuts += 1;
         }
     }
+    println!("{n_cuts} cuts");
     assert!(n_cuts > 800, "{n_cuts} cuts");
 }
 
@@ -214,7 +220,7 @@ fn power_cut_and_kill_at_every_step_while_plain_stores_become_sealed() {
     let (mut cuts, mut n_cuts, mut n_plain) = (disk.cuts(), 0, 0);
     while let Some(cut) = cuts.next_cut() {
         let n_acknowledged = N_PLAIN + acknowledged.iter().filter(|step| **step <= cut.ended).count();
-        for seed in 0..3 {
+        for seed in 0..survivors_of_each_step() {
             let disk = cut.survivors(cut.ended << 8 | seed);
             // Without keys it is refused, or nothing was sealed yet.
             match open(&disk, None) {
@@ -240,6 +246,7 @@ fn power_cut_and_kill_at_every_step_while_plain_stores_become_sealed() {
             n_cuts += 1;
         }
     }
+    println!("{n_cuts} cuts");
     assert!(n_cuts > 700, "{n_cuts} cuts");
     assert!(n_plain > 20 && n_plain < n_cuts / 2, "{n_plain} before anything was sealed");
 }
@@ -306,6 +313,7 @@ fn sealing_goes_on_through_many_cuts_in_a_row() {
         drop(node);
         assert_hidden(&disk, &datasets);
     }
+    println!("{n_cuts} cuts");
     assert!(n_cuts > 60, "{n_cuts} cuts");
 }
 

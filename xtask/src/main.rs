@@ -78,6 +78,9 @@ struct Sim {
     /// only this seed
     #[argh(option)]
     seed: Option<u64>,
+    /// power cuts under the stores instead, with so many survivors of each step (a run of the tests has six or fewer)
+    #[argh(option)]
+    cuts: Option<u64>,
 }
 
 /// Sizes of the release binaries and the crates in the tree.
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Verb::Verify(_) => verify::run(),
         Verb::Fix(_) => verify::fix(),
         Verb::Budget(args) => verify::budget(&args.only),
+        Verb::Sim(Sim { cuts: Some(survivors), .. }) => verify::cuts(survivors),
         Verb::Sim(args) => verify::sim(args.seeds, args.seed),
         Verb::Size(args) => size::run(args.crates),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),

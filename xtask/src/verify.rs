@@ -77,6 +77,15 @@ pub fn sim(seeds: u64, seed: Option<u64>) -> Result<()> {
     step("simulation", &mut command)
 }
 
+/// Power cuts under the stores, with so many survivors of each step.
+pub fn cuts(survivors: u64) -> Result<()> {
+    let mut command = cargo();
+    command.env("BIB_CUTS", survivors.to_string());
+    command.args(["test", "--locked", "-p", "bib-sim", "--test", "crash", "--test", "crash_collect"]);
+    command.args(["--test", "crash_sealed", "--", "--nocapture"]);
+    step("power cuts", &mut command)
+}
+
 /// The fuzz targets on their corpus.
 pub fn fuzz(seconds: u64, target: Option<&str>) -> Result<()> {
     let seconds = seconds.to_string();
