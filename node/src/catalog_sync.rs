@@ -35,7 +35,7 @@ use crate::mailbox::Weighted;
 use crate::net::{FrameError, FrameStream, GossipId, Protocol, Verdict};
 use crate::network::Order;
 use crate::node::Context;
-use crate::space::Disk;
+use crate::space::{self, Disk};
 
 /// Requests of this node to one peer that wait for their stream.
 const REQUESTS: usize = 256;
@@ -571,11 +571,17 @@ impl Driver {
                 let ctx = self.ctx.clone();
                 let task = async move {
                     let command = Command::Apply { ops, origin: Origin::Peer(of.peer()) };
-                    let applied = ctx.store.apply(command).await;
-                    let applied = applied.inspect_err(|error| {
-                        log::error!(error:% = error; "operations of a peer could not be stored");
-                    });
-                    ctx.mailbox.push(Input::Applied { of, applied: applied.ok() });
+                    // The last of the disk is for what users of this node do.
+                    let applied = if space::takes_operations(&ctx).await {
+                        let applied = ctx.store.apply(command).await;
+                        let applied = applied.inspect_err(|error| {
+                            log::error!(error:% = error; "operations of a peer could not be stored");
+                        });
+                        applied.ok()
+                    } else {
+                        None
+                    };
+                    ctx.mailbox.push(Input::Applied { of, applied });
                 };
                 self.ctx.spawner.spawn("apply for a peer", task).detach();
             }

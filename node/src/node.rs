@@ -129,6 +129,8 @@ pub(crate) struct Context {
     /// That there may be something to fetch.
     pub(crate) replicate: Signal,
     pub(crate) workers: Workers,
+    /// Whether operations of peers are not taken, since the disk is all but full.
+    pub(crate) refuses_operations: Cell<bool>,
     /// Topics of which content is not fetched since a quota is used up, and why.
     over_quota: RefCell<BTreeMap<TopicId, String>>,
     /// Places for work at backups; a count.
@@ -283,6 +285,7 @@ impl NodeBuilder {
             mailbox: Mailbox::new(budget.mailbox_bytes),
             replicate: Signal::default(),
             workers: Workers::default(),
+            refuses_operations: Cell::new(false),
             over_quota: RefCell::default(),
             care: Care::default(),
             pressed: Signal::default(),

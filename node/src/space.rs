@@ -6,6 +6,7 @@ use bib_core::api::{ErrorCode, Failure};
 use bib_core::machine::collect::evict::Usage;
 use bib_core::port::StoreError;
 
+use crate::node::Context;
 use crate::store::Stores;
 
 /// What the configuration allows, in bytes.
@@ -15,6 +16,33 @@ pub(crate) struct Allowed {
     pub(crate) max_bytes: Option<u64>,
     /// What stays free.
     pub(crate) min_free: u64,
+}
+
+/// Of what stays free, the catalog takes no more of peers when only this part of it is left.
+const CATALOG_RESERVE: u64 = 8;
+
+/// Whether there is room for operations of peers, which anybody may publish: not for the last of the disk, which what
+/// users of this node do needs to get out of that.
+pub(crate) async fn takes_operations(ctx: &Context) -> bool {
+    let (data_dir, min_free) = (ctx.data_dir.clone(), ctx.allowed().min_free);
+    let look = ctx.store.blocking("disk space", move |_| {
+        let system = rustix::fs::statvfs(&data_dir).map_err(std::io::Error::from)?;
+        Ok::<_, StoreError>(has_room_for_catalog(system.f_bavail.saturating_mul(system.f_frsize), min_free))
+    });
+    // A disk that cannot be looked at says so when it is written.
+    let takes = look.await.unwrap_or(true);
+    if ctx.refuses_operations.replace(!takes) == takes {
+        if takes {
+            log::info!("operations of peers are taken again");
+        } else {
+            log::error!("the disk is all but full: operations of peers are not taken");
+        }
+    }
+    takes
+}
+
+const fn has_room_for_catalog(free: u64, min_free: u64) -> bool {
+    free > min_free / CATALOG_RESERVE
 }
 
 /// What there is, in bytes.
@@ -98,6 +126,13 @@ mod tests {
         let generous = Allowed { max_bytes: Some(1_000 * GIB), min_free: 15 * GIB };
         assert_eq!(disk.room(&generous), 5 * GIB);
         assert!(disk.check(&generous, 6 * GIB).unwrap_err().hint.unwrap().contains("min_free"));
+    }
+
+    #[test]
+    fn catalog_takes_of_what_stays_free_but_not_the_last_of_it() {
+        assert!(has_room_for_catalog(GIB, GIB) && has_room_for_catalog(GIB / 8 + 1, GIB));
+        assert!(!has_room_for_catalog(GIB / 8, GIB) && !has_room_for_catalog(0, 0));
+        assert!(has_room_for_catalog(1, 0));
     }
 
     #[test]

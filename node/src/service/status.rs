@@ -31,6 +31,8 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
     let (counts, chunks, disk, catalog_bytes) = looked_at.map_err(|error| store_failure(&error))?;
     let damaged = (chunks.n_damaged > 0)
         .then(|| format!("{} stored chunks are damaged; `bib admin scrub` says what that hurts", chunks.n_damaged));
+    let refuses =
+        ctx.refuses_operations.get().then(|| "operations of peers are not taken: the disk is all but full".to_owned());
     let space = space(ctx, &disk, &chunks, catalog_bytes);
     let degraded =
         disk.check(&ctx.allowed(), 1).err().map(|failure| format!("nothing more is stored: {}", failure.message));
@@ -63,7 +65,7 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             read_only: ctx.store.read_only(),
             keys: ctx.keys.as_ref().map(|keys| keys.figures(&ctx.store.stores())),
             space,
-            degraded: degraded.into_iter().chain(damaged).chain(ctx.over_quota()).collect(),
+            degraded: degraded.into_iter().chain(damaged).chain(refuses).chain(ctx.over_quota()).collect(),
         }
     };
     out.event(Event::Status(Box::new(status))).await
