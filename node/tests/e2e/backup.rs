@@ -1,14 +1,17 @@
 //! Backups of running nodes, and nodes made from them.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use bib_benches::failure::During;
-use bib_benches::generate;
-use bib_benches::lab::{Home, Node};
+use bib_benches::generate::{self, Rng};
+use bib_benches::lab::{Home, Node, Running};
 use bib_benches::{Result, same};
 use serde_json::Value;
 
-use crate::world::{One, ensure, get, publish, refused, text, write};
+use crate::world::{One, PATIENCE, ensure, get, publish, refused, text, write};
 
 const MIB: u64 = 1 << 20;
 
@@ -148,4 +151,56 @@ fn node_makes_its_backup_by_itself_where_one_is_configured() -> Result<()> {
     })?;
     let workers = home.bib(["admin", "workers", "--json"])?;
     ensure(workers.stdout.contains("backup"), || workers.stdout.clone())
+}
+
+#[test]
+fn node_and_restore_that_are_killed_leave_nothing_half() -> Result<()> {
+    let mut rng = Rng::new(11);
+    let mut one = One::start()?;
+    write(&one.home, "pass.txt", "correct horse\n")?;
+    let file = one.home.work("big.bin");
+    generate::noise(&file, 24 * MIB, 3)?;
+    publish(&one.home, &file, "t/big")?;
+    let (backup, pass) = (one.lab.path("backup"), one.home.work("pass.txt"));
+    let (backup, pass) = (text(&backup)?, text(&pass)?);
+    for _ in 0..3 {
+        let mut command =
+            one.home.bib_command(["admin", "backup", "--to", backup, "--passphrase-file", pass, "--quiet"]);
+        let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let ended = running.ended(Duration::from_micros(rng.below(600_000)))?;
+        one.node.kill();
+        if ended.is_none() {
+            running.ended(PATIENCE)?.ok_or("bib admin backup hangs after its node died")?;
+        }
+        one.node = one.home.start()?;
+    }
+    one.home.bib(["admin", "backup", "--to", backup, "--passphrase-file", pass])?;
+    let read = one.home.bib(["admin", "backup", "verify", "--to", backup, "--json"])?.json_lines()?;
+    ensure(read.iter().all(|snapshot| snapshot["whole"] == true), || format!("{read:?}"))?;
+
+    let to = one.lab.path("restored");
+    let bibd = Path::new(env!("CARGO_BIN_EXE_bibd"));
+    for _ in 0..3 {
+        let mut command = one.home.command(bibd);
+        let secret = std::fs::File::create(one.home.work("secret")).and_then(|mut file| {
+            file.write_all(b"passphrase correct horse\n")?;
+            std::fs::File::open(one.home.work("secret"))
+        });
+        command.args(["restore", backup, "--data-dir", text(&to)?]).stdin(secret.during("write the secret")?);
+        let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        if let Some((status, _)) = running.ended(Duration::from_micros(rng.below(400_000)))? {
+            ensure(status.success(), || format!("{status}"))?;
+            break;
+        }
+        running.kill();
+        // Whole or not there.
+        if to.exists() {
+            ensure(to.join("catalog.redb").exists(), || "half a node".to_owned())?;
+            break;
+        }
+    }
+    if !to.exists() {
+        one.home.bib(["admin", "restore", backup, "--data-dir", text(&to)?, "--passphrase-file", pass])?;
+    }
+    ensure(to.join("catalog.redb").exists() && to.join("segments/index.redb").exists(), || "it is not whole".to_owned())
 }
