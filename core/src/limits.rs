@@ -326,13 +326,13 @@ pub const MAX_BACKUP_SLOTS: usize = 64;
 pub const MAX_BACKUP_HEADER_LEN: usize = 16 << 10;
 /// Bytes of the file of a snapshot.
 pub const MAX_SNAPSHOT_LEN: usize = 4 << 10;
-/// KiB of memory that the derivation of a key from a passphrase takes: what OWASP recommends, and below the smallest
-/// `limits.memory`.
-pub const BACKUP_KDF_MEMORY: u32 = 19 << 10;
-/// Passes of that derivation over its memory.
-pub const BACKUP_KDF_PASSES: u32 = 3;
+/// KiB of memory that the derivation of a key from a passphrase takes: of what OWASP recommends the least, which fits
+/// beside a node within the smallest `limits.memory`.
+pub const BACKUP_KDF_MEMORY: u32 = 7 << 10;
+/// Passes of that derivation over its memory: with little memory, as many as OWASP recommends.
+pub const BACKUP_KDF_PASSES: u32 = 5;
 /// KiB of memory that the header of a backup may ask for.
-pub const MAX_BACKUP_KDF_MEMORY: u32 = 64 << 10;
+pub const MAX_BACKUP_KDF_MEMORY: u32 = 32 << 10;
 /// Passes and lanes that it may ask for.
 pub const MAX_BACKUP_KDF_PASSES: u32 = 16;
 /// Bytes of a passphrase.
