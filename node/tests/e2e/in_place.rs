@@ -127,3 +127,25 @@ fn publisher_in_place_killed_at_any_moment_leaves_a_store_that_works() -> Result
     let taken = segment_bytes(&one.home)?;
     ensure(taken < 1 << 20, || format!("{taken} bytes in segments"))
 }
+
+#[test]
+fn bytes_of_a_file_that_is_gone_are_fetched_from_peers_when_asked_for() -> Result<()> {
+    let two = Two::start()?;
+    let file = two.a.work("big.bin");
+    generate::noise(&file, 8 << 20, 12)?;
+    publish_in_place(&two.a, &file, "t/big")?;
+    sees(&two.b, "t/big@1.0.0")?;
+    let copy = get(&two.b, "t/big", "out")?;
+    std::fs::remove_file(&file).during("remove")?;
+    let looked = two.a.run(["dataset", "verify", "t/big"])?;
+    ensure(looked.code != Some(0), || format!("{looked:?}"))?;
+    ensure(two.a.json(["status"])?["read_only"].is_null(), || "the store counts as damaged".to_owned())?;
+    // A collection and a scrub take it for what it is.
+    two.a.bib(["admin", "gc"])?;
+    two.a.bib(["admin", "scrub"])?;
+    two.a.bib(["dataset", "verify", "t/big", "--repair"])?;
+    same::file(&copy, &get(&two.a, "t/big", "mended")?)?;
+    ensure(two.a.figure("referenced_bytes")? == 0, || "what came from the peer is not stored".to_owned())?;
+    two.a.bib(["admin", "rebuild"])?;
+    same::file(&copy, &get(&two.a, "t/big", "again")?)
+}
