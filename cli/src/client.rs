@@ -14,7 +14,7 @@ use bib_core::api::event::{Progress, Staged};
 use bib_core::api::{
     API_VERSION, ClientFrame, ErrorCode, Event, Failure, Request, ServerFrame, UploadPart, auth_bytes, socket,
 };
-use bib_core::encode::{decode, encode};
+use bib_core::encode::{Versioned, decode, encode};
 use bib_core::id::NodeId;
 use bib_core::key::Purpose;
 use bib_core::limits::MAX_CONTROL_FRAME;
@@ -81,9 +81,7 @@ impl Client {
     }
 
     fn greet(&mut self, signer: Option<&Signer>) -> Result<()> {
-        self.send(&ClientFrame::Hello { api: API_VERSION })?;
-        self.flush()?;
-        let (node, nonce) = match self.receive()? {
+        let (node, nonce) = match self.exchange(&ClientFrame::Hello { api: API_VERSION })? {
             ServerFrame::Hello { api: API_VERSION, node, nonce, .. } => (node, nonce),
             ServerFrame::Hello { api, version, .. } => {
                 return Err(CliError::new(
@@ -100,12 +98,20 @@ impl Client {
             None => None,
             Some(signer) => Some((signer.user_id(), signer.sign(Purpose::Auth, &auth_bytes(&nonce, &node))?)),
         };
-        self.send(&ClientFrame::Auth(auth))?;
-        self.flush()?;
-        match self.receive()? {
+        match self.exchange(&ClientFrame::Auth(auth))? {
             ServerFrame::Ready => Ok(()),
             ServerFrame::Failed { failure, .. } => Err(failure.into()),
             _ => Err(unexpected("to the login")),
+        }
+    }
+
+    /// A step of the greeting. A node that has no room says so and hangs up, maybe before the step is written.
+    fn exchange(&mut self, frame: &ClientFrame) -> Result<ServerFrame> {
+        let sent = self.send(frame).and_then(|()| self.flush());
+        match (sent, self.receive()) {
+            (Ok(()), answer) => answer,
+            (Err(_), Ok(ServerFrame::Failed { failure, .. })) => Err(failure.into()),
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -325,7 +331,7 @@ fn read_ingest(
     }
 }
 
-fn send(writer: &mut impl Write, frame: &ClientFrame) -> Result<()> {
+fn send(writer: &mut impl Write, frame: &impl Versioned) -> Result<()> {
     let bytes = encode(frame);
     let header = frame::header(bytes.len(), MAX_CONTROL_FRAME)
         .map_err(|error| CliError::new(ErrorCode::LimitExceeded, format!("the request is too long: {error}")))?;
@@ -411,5 +417,29 @@ fn check_place(path: &Path) -> Result<()> {
                 .hint("set XDG_RUNTIME_DIR for bib and bibd, or name the socket with `--node`"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_said_before_it_hung_up_is_heard() {
+        let (mut node, stream) = UnixStream::pair().unwrap();
+        send(&mut node, &ServerFrame::Failed { id: SESSION, failure: Failure::new(ErrorCode::Busy, "no room") })
+            .unwrap();
+        drop(node);
+        let mut client = Client {
+            reader: BufReader::new(stream.try_clone().unwrap()),
+            writer: BufWriter::with_capacity(WRITE_BUFFER, stream),
+            next_id: 1,
+            node: NodeId::from_bytes([0; 32]),
+            timeout: Duration::from_secs(5),
+            long_timeout: None,
+        };
+        let CliError::Failure(failure) = client.greet(None).unwrap_err() else { panic!("a failure") };
+        assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::Busy, "no room"));
+        assert_eq!(failure.code.exit_code(), 1);
     }
 }
