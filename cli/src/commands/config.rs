@@ -82,7 +82,7 @@ fn show(ctx: &Context, args: &ShowArgs) -> Result<()> {
     }
     if ctx.ui.is_json() {
         for row in rows {
-            ctx.ui.json(&json!({ "key": row.key, "value": row.value, "origin": row.origin }))?;
+            ctx.ui.json(&json!({ "key": row.key, "value": plain(&row.value), "origin": row.origin }))?;
         }
         return Ok(());
     }
@@ -92,11 +92,18 @@ fn show(ctx: &Context, args: &ShowArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let mut table = Table::new(&[("KEY", Align::Left), ("VALUE", Align::Left), ("ORIGIN", Align::Left)]);
+    let mut table = Table::new(&[("KEY", Align::Name), ("VALUE", Align::Name), ("ORIGIN", Align::Left)]);
     for row in rows {
         table.row(vec![row.key, row.value, row.origin]);
     }
     print_table(ctx, &table)
+}
+
+/// A value that is written as TOML.
+fn plain(value: &str) -> serde_json::Value {
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    let parsed = parsed.and_then(|table| serde_json::to_value(table.get("value")?).ok());
+    parsed.unwrap_or_else(|| value.into())
 }
 
 fn path(ctx: &Context) -> Result<()> {

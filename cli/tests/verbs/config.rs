@@ -12,6 +12,8 @@ fn values_are_shown_with_their_origin() {
     snapshot::check("config-origin", &home.finish(command, b"").ok().stdout);
     let daemon = home.bib(["config", "show", "--daemon", "--origin", "--json"]).ok().json();
     assert_eq!(daemon["origin"], "/etc/bib/bibd.toml:3");
+    let own = home.bib(["config", "show", "--json"]).ok().json_lines();
+    assert!(own.iter().any(|row| row["key"] == "node.timeout" && row["value"] == "7s"), "quoted once: {own:?}");
     let shown = home.bib(["config", "show"]).ok().stdout;
     assert!(shown.contains("node.timeout = \"7s\"\n"), "{shown}");
     assert_eq!(home.bib(["config", "path"]).ok().stdout.lines().nth(1), Some("$HOME/.config/bib/bib.toml"));
