@@ -261,7 +261,7 @@ fn workers(ctx: &Context) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::Workers)?;
     let mut table = Table::new(&[
-        ("WORKER", Align::Left),
+        ("WORKER", Align::Name),
         ("LAST RUN", Align::Left),
         ("NEXT RUN", Align::Left),
         ("DONE", Align::Right),

@@ -8,7 +8,7 @@ use bib_core::model::{Dataset, DatasetStatus, Reference, Version, VersionSelecto
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, lifecycle, pins, print_fields, print_page, reference, topic_path, verify};
+use crate::commands::{default_limit, lifecycle, limit, pins, print_fields, print_page, reference, topic_path, verify};
 use crate::error::Result;
 use crate::keys::Need;
 use crate::render::human::{count, minute, n, size};
@@ -53,7 +53,7 @@ struct ListArgs {
     topic: Option<String>,
 
     /// how many to list
-    #[argh(option, arg_name = "n", default = "default_limit()")]
+    #[argh(option, arg_name = "n", default = "default_limit()", from_str_fn(limit))]
     limit: u32,
 
     /// how many to skip
@@ -84,7 +84,7 @@ struct VersionsArgs {
     reference: String,
 
     /// how many to list
-    #[argh(option, arg_name = "n", default = "default_limit()")]
+    #[argh(option, arg_name = "n", default = "default_limit()", from_str_fn(limit))]
     limit: u32,
 
     /// how many to skip
@@ -145,13 +145,13 @@ fn list(ctx: &Context, args: &ListArgs) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::DatasetList { topic, paging })?;
     let mut table = Table::new(&[
-        ("DATASET", Align::Left),
-        ("VERSION", Align::Left),
+        ("DATASET", Align::Name),
+        ("VERSION", Align::Name),
         ("FORMAT", Align::Left),
         ("SIZE", Align::Right),
         ("HERE", Align::Left),
         ("UPDATED", Align::Left),
-        ("DESCRIPTION", Align::Left),
+        ("DESCRIPTION", Align::Prose),
     ]);
     let (mut total, mut shown) = (None, 0);
     while let Some(event) = call.next()? {
@@ -258,13 +258,13 @@ fn versions(ctx: &Context, args: &VersionsArgs) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::Versions { reference, paging })?;
     let mut table = Table::new(&[
-        ("VERSION", Align::Left),
+        ("VERSION", Align::Name),
         ("PUBLISHED", Align::Left),
         ("SIZE", Align::Right),
         ("FILES", Align::Right),
         ("HERE", Align::Left),
         ("CONTENT", Align::Left),
-        ("MESSAGE", Align::Left),
+        ("MESSAGE", Align::Prose),
     ]);
     let (mut total, mut shown) = (None, 0);
     while let Some(event) = call.next()? {

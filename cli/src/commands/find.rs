@@ -8,7 +8,7 @@ use bib_core::wire::message::FindQuery;
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, print_page, topic_path};
+use crate::commands::{default_limit, limit, print_page, topic_path};
 use crate::error::Result;
 use crate::keys::Need;
 use crate::render::human::{minute, size};
@@ -41,7 +41,7 @@ pub(crate) struct FindArgs {
     topic: Option<String>,
 
     /// how many to list
-    #[argh(option, arg_name = "n", default = "default_limit()")]
+    #[argh(option, arg_name = "n", default = "default_limit()", from_str_fn(limit))]
     limit: u32,
 
     /// how many to skip
@@ -63,8 +63,8 @@ pub(crate) fn run(ctx: &Context, args: FindArgs) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::Find(query))?;
     let mut table = Table::new(&[
-        ("DATASET", Align::Left),
-        ("VERSION", Align::Left),
+        ("DATASET", Align::Name),
+        ("VERSION", Align::Name),
         ("FORMAT", Align::Left),
         ("SIZE", Align::Right),
         ("UPDATED", Align::Left),

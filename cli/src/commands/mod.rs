@@ -55,6 +55,15 @@ pub(crate) const fn default_limit() -> u32 {
     DEFAULT_PAGE
 }
 
+/// The value of `--limit`.
+pub(crate) fn limit(text: &str) -> std::result::Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("nothing would be listed; the least is 1".to_owned()),
+        Ok(limit) => Ok(limit),
+        Err(_) => Err(format!("`{text}` is no number of things to list, such as 20")),
+    }
+}
+
 fn reference(text: &str) -> Result<Reference> {
     text.parse().map_err(|error: bib_core::model::ReferenceError| {
         CliError::invalid(error.to_string()).hint("a reference looks like weather/daily/temps@1.2.0:2024/january.csv")
@@ -77,7 +86,16 @@ fn print_page(
     nothing: &str,
 ) -> Result<()> {
     if table.is_empty() {
-        ctx.ui.note(nothing);
+        match total {
+            Some(total) if total > 0 && paging.offset > 0 => {
+                ctx.ui.note(&format!(
+                    "nothing at --offset {}: there are {} in all",
+                    paging.offset,
+                    human::count(total)
+                ));
+            }
+            _ => ctx.ui.note(nothing),
+        }
         return Ok(());
     }
     print_table(ctx, table)?;

@@ -80,12 +80,12 @@ fn list(ctx: &Context) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::Peers)?;
     let mut table = Table::new(&[
-        ("PEER", Align::Left),
+        ("PEER", Align::Name),
         ("STATE", Align::Left),
         ("MODE", Align::Left),
         ("RTT", Align::Right),
         ("SEEN", Align::Left),
-        ("ADDRESS", Align::Left),
+        ("ADDRESS", Align::Name),
     ]);
     while let Some(event) = call.next()? {
         let Event::Peer(peer) = event else { continue };

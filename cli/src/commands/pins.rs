@@ -7,7 +7,7 @@ use bib_core::api::{Event, Request};
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, print_page, reference};
+use crate::commands::{default_limit, limit, print_page, reference};
 use crate::error::Result;
 use crate::keys::Need;
 use crate::render::human::{minute, size};
@@ -37,7 +37,7 @@ pub(crate) struct UnpinArgs {
 #[argh(subcommand, name = "pins", help_triggers("-h", "--help"), example = "{command_name}\n{command_name} --json")]
 pub(crate) struct PinsArgs {
     /// how many to list
-    #[argh(option, arg_name = "n", default = "default_limit()")]
+    #[argh(option, arg_name = "n", default = "default_limit()", from_str_fn(limit))]
     limit: u32,
 
     /// how many to skip
@@ -78,7 +78,7 @@ pub(crate) fn list(ctx: &Context, args: &PinsArgs) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::Pins(paging))?;
     let mut table = Table::new(&[
-        ("VERSION", Align::Left),
+        ("VERSION", Align::Name),
         ("SIZE", Align::Right),
         ("SINCE", Align::Left),
         ("HERE", Align::Left),

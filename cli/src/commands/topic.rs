@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, print_fields, print_page, print_table, topic_path};
+use crate::commands::{default_limit, limit, print_fields, print_page, print_table, topic_path};
 use crate::error::{CliError, Result};
 use crate::keys::{self, Need};
 use crate::ops::Chain;
@@ -87,7 +87,7 @@ struct ListArgs {
     under: Option<String>,
 
     /// how many to list
-    #[argh(option, arg_name = "n", default = "default_limit()")]
+    #[argh(option, arg_name = "n", default = "default_limit()", from_str_fn(limit))]
     limit: u32,
 
     /// how many to skip
@@ -192,10 +192,10 @@ fn list(ctx: &Context, args: &ListArgs) -> Result<()> {
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut call = client.call(Request::TopicList { under, paging })?;
     let mut table = Table::new(&[
-        ("TOPIC", Align::Left),
+        ("TOPIC", Align::Name),
         ("DATASETS", Align::Right),
         ("UPDATED", Align::Left),
-        ("DESCRIPTION", Align::Left),
+        ("DESCRIPTION", Align::Prose),
     ]);
     let (mut total, mut shown) = (None, 0);
     while let Some(event) = call.next()? {
@@ -252,7 +252,7 @@ fn show(ctx: &Context, args: &ShowArgs) -> Result<()> {
         ],
     )?;
     let mut table =
-        Table::new(&[("MEMBER", Align::Left), ("ROLE", Align::Left), ("ON", Align::Left), ("UNTIL", Align::Left)]);
+        Table::new(&[("MEMBER", Align::Name), ("ROLE", Align::Left), ("ON", Align::Left), ("UNTIL", Align::Left)]);
     for (resource, user, role, end) in grants {
         let on = match resource {
             Resource::Topic(id) if id == topic.id => "this topic".to_owned(),

@@ -35,7 +35,7 @@ pub(crate) fn run(ctx: &Context, args: &VerifyArgs) -> Result<()> {
     let reference = reference(&args.reference)?;
     let mut client = Client::open(ctx, Need::IfReady)?;
     let mut bar = Bar::new(ctx.ui, "checking", None);
-    let mut table = Table::new(&[("FILE", Align::Left), ("DAMAGED", Align::Right), ("MISSING", Align::Right)]);
+    let mut table = Table::new(&[("FILE", Align::Name), ("DAMAGED", Align::Right), ("MISSING", Align::Right)]);
     let mut verified = None;
     let mut call = client.long_call(Request::Verify { reference, repair: args.repair })?;
     let failed = loop {

@@ -1,9 +1,12 @@
 //! Tables that fit the terminal: columns as wide as their cells; what is too wide loses the end of its widest cells.
+//!
+//! Invariant: what a person types again is never cut. Prose gives way first, then the other columns; a row whose names
+//! are still too long is longer than the terminal is wide.
 
 use crate::ui::{printable, width};
 
 const GAP: &str = "  ";
-/// No column is cut below this.
+/// No column is cut below this; prose that gets less is left out.
 const MIN_COLUMN: usize = 8;
 
 /// How a column is set.
@@ -11,6 +14,10 @@ const MIN_COLUMN: usize = 8;
 pub(crate) enum Align {
     Left,
     Right,
+    /// At the left and never cut: it is typed again, or copied.
+    Name,
+    /// At the left, and the first to be cut.
+    Prose,
 }
 
 /// A table under construction.
@@ -48,7 +55,7 @@ impl Table {
         }
         if let Some(columns) = columns {
             let gaps = GAP.len() * widths.len().saturating_sub(1);
-            shrink(&mut widths, columns.saturating_sub(gaps));
+            self.shrink(&mut widths, columns.saturating_sub(gaps));
         }
         let header = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         std::iter::once(&header).chain(&self.rows).map(|row| self.line(row, &widths)).collect()
@@ -57,24 +64,43 @@ impl Table {
     fn line(&self, row: &[String], widths: &[usize]) -> String {
         let mut line = String::new();
         for (i, ((cell, (_, align)), max)) in row.iter().zip(&self.columns).zip(widths).enumerate() {
+            if *max == 0 {
+                continue;
+            }
             if i > 0 {
                 line.push_str(GAP);
             }
-            let cell = cut(cell, *max);
-            let padding = " ".repeat(max - width(&cell));
+            let cell = if *align == Align::Name { cell.clone() } else { cut(cell, *max) };
+            let padding = " ".repeat(max.saturating_sub(width(&cell)));
             match align {
-                Align::Left => line.extend([cell.as_str(), padding.as_str()]),
+                Align::Left | Align::Name | Align::Prose => line.extend([cell.as_str(), padding.as_str()]),
                 Align::Right => line.extend([padding.as_str(), cell.as_str()]),
             }
         }
         line.trim_end().to_owned()
     }
+
+    /// Takes from the columns, prose first and names last, until all fit or none may lose more.
+    fn shrink(&self, widths: &mut [usize], mut available: usize) {
+        let aligns = || self.columns.iter().map(|(_, align)| *align);
+        take(widths, available, aligns().map(|align| align == Align::Prose));
+        for (i, align) in aligns().enumerate() {
+            if align == Align::Prose && widths.iter().sum::<usize>() > available {
+                widths[i] = 0;
+                available += GAP.len();
+            }
+        }
+        take(widths, available, aligns().map(|align| align != Align::Name));
+        // Long names reach over the edge of their column, each in its own row.
+        take(widths, available, aligns().map(|align| align == Align::Name));
+    }
 }
 
-/// Takes from the widest column until all fit, or none may lose more.
-fn shrink(widths: &mut [usize], available: usize) {
+/// Takes from the widest of those that may be taken from, until all fit or none of them may lose more.
+fn take(widths: &mut [usize], available: usize, may: impl Iterator<Item = bool> + Clone) {
     while widths.iter().sum::<usize>() > available {
-        let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > MIN_COLUMN) else { return };
+        let widest = widths.iter_mut().zip(may.clone()).filter(|(_, may)| *may).map(|(width, _)| width).max();
+        let Some(widest) = widest.filter(|widest| **widest > MIN_COLUMN) else { return };
         *widest -= 1;
     }
 }
@@ -124,5 +150,17 @@ mod tests {
         assert_eq!(table().lines(Some(30))[1], "täglich  1.0 MiB  a long desc…");
         let wide = cut("日本語", 4);
         assert!(width(&wide) <= 4, "{wide}");
+    }
+
+    #[test]
+    fn names_are_whole_on_narrow_terminals() {
+        let mut table = Table::new(&[("NAME", Align::Name), ("UPDATED", Align::Left), ("TEXT", Align::Prose)]);
+        let long = "sh/a-rather-long-topic-name-1";
+        table.row(vec![long.to_owned(), "2026-11-25 10:00".to_owned(), "a description that is long".to_owned()]);
+        table.row(vec!["b".to_owned(), "2026-11-25 10:00".to_owned(), String::new()]);
+        assert_eq!(table.lines(Some(57))[1], format!("{long}  2026-11-25 10:00  a descr…"));
+        assert_eq!(table.lines(Some(50))[1], format!("{long}  2026-11-25 10:00"), "prose is left out");
+        assert_eq!(table.lines(Some(40))[1], format!("{long}  2026-11-…"));
+        assert_eq!(table.lines(Some(20))[1..], [format!("{long}  2026-11…"), "b           2026-11…".to_owned()]);
     }
 }

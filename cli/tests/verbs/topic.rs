@@ -23,6 +23,10 @@ fn topics_are_made_listed_and_shown() {
     assert_eq!(listed.len(), 3);
     let page = home.bib(["topic", "list", "--limit", "2"]).ok();
     assert_eq!(page.stderr, "2 of 3; the next ones: --offset 2\n");
+    let behind = home.bib(["topic", "list", "--offset", "9"]).ok();
+    assert_eq!(behind.stderr, "nothing at --offset 9: there are 3 in all\n");
+    let none = home.bib(["topic", "list", "--limit", "0"]).fails(2);
+    assert!(none.stderr.contains("nothing would be listed; the least is 1"), "{none:?}");
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn list(ctx: &Context, args: &ListArgs) -> Result<()> {
     let mut client = Client::open_as_operator(ctx)?;
     let mut call = client.long_call(Request::Backups { at, passphrase })?;
     let mut table = Table::new(&[
-        ("SNAPSHOT", Align::Left),
+        ("SNAPSHOT", Align::Name),
         ("TIME", Align::Left),
         ("OPERATIONS", Align::Right),
         ("CONTENTS", Align::Right),
