@@ -149,3 +149,21 @@ fn bytes_of_a_file_that_is_gone_are_fetched_from_peers_when_asked_for() -> Resul
     two.a.bib(["admin", "rebuild"])?;
     same::file(&copy, &get(&two.a, "t/big", "again")?)
 }
+
+#[test]
+fn encrypted_node_hides_where_files_lie_and_reads_them_there() -> Result<()> {
+    let mut one = One::configured("[crypto]\nenabled = true\n")?;
+    let file = one.home.work("secretname.bin");
+    generate::noise(&file, 4 << 20, 13)?;
+    publish_in_place(&one.home, &file, "t/big")?;
+    same::file(&file, &get(&one.home, "t/big", "out")?)?;
+    for entry in std::fs::read_dir(one.home.data_dir().join("segments")).during("list segments")? {
+        let bytes = std::fs::read(entry.during("list segments")?.path()).during("read a segment")?;
+        ensure(!bytes.windows(10).any(|window| window == b"secretname"), || "the path can be read".to_owned())?;
+    }
+    one.node.kill();
+    one.node = one.home.start()?;
+    one.home.bib(["admin", "rebuild"])?;
+    ensure(one.home.figure("referenced_bytes")? == 4 << 20, || "the references are gone".to_owned())?;
+    same::file(&file, &get(&one.home, "t/big", "again")?)
+}
