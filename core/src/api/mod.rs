@@ -19,7 +19,7 @@ use crate::key::Signature;
 use crate::limits::MAX_CONTROL_FRAME;
 
 /// Version of the control contract. A client and a node with different ones refuse each other with a hint.
-pub const API_VERSION: u16 = 1;
+pub const API_VERSION: u16 = 2;
 
 /// Frames from a client. The first is `Hello`, the second `Auth`; then calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
