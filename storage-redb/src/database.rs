@@ -9,12 +9,13 @@
 //! with all that redb itself wants to write kept in memory.
 //!
 //! Deliberately absent: checking all pages at open. A damaged page is found when it is read, and redb may panic then;
-//! the panic ends here as [`StoreError::Corrupt`].
+//! the panic ends here as [`StoreError::Corrupt`], and its message is one line in the log.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock, RwLockReadGuard};
 
 use bib_core::port::StoreError;
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -56,11 +57,40 @@ pub(crate) fn redb_error(name: &str, error: impl Into<redb::Error>) -> StoreErro
     }
 }
 
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
+
+thread_local! {
+    /// Whether this thread is in a guarded step.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+    /// Where the last panic of a guarded step was.
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A hook that keeps the panics of guarded steps from being printed with a trace, and leaves others to `previous`.
+fn without_guarded(previous: Hook) -> Hook {
+    Box::new(move |panic| {
+        if IS_GUARDED.get() {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            PANICKED_AT.with_borrow_mut(|at| *at = place);
+        } else {
+            previous(panic);
+        }
+    })
+}
+
 /// Runs a step of redb; a panic in it is damage of the file.
 pub(crate) fn guarded<T>(name: &str, step: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| set_hook(without_guarded(take_hook())));
+    let outer = IS_GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(step));
+    IS_GUARDED.set(outer);
+    result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(StoreError::Corrupt(format!("{name}: {}", text.unwrap_or("a page has no meaning"))))
+        let text = text.unwrap_or("a page has no meaning");
+        let place = PANICKED_AT.take();
+        log::error!(file = name, why = text, at = place.as_str(); "a page of the database is damaged");
+        Err(StoreError::Corrupt(format!("{name}: {text}")))
     })
 }
 
@@ -406,4 +436,34 @@ fn open_file(
             .map_err(|error| redb_error(name, error))
     })?;
     Ok(Opened { database, faults })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn panics_of_guarded_steps_are_not_printed_and_others_are() {
+        let (here, printed) = (std::thread::current().id(), Arc::new(AtomicUsize::new(0)));
+        let (count, previous) = (printed.clone(), take_hook());
+        // Other tests of this process keep their messages.
+        set_hook(without_guarded(Box::new(move |panic| {
+            if std::thread::current().id() == here {
+                count.fetch_add(1, Ordering::Relaxed);
+            } else {
+                previous(panic);
+            }
+        })));
+        let damaged = guarded("x.redb", || {
+            // A step in a step does not end the silence.
+            guarded("x.redb", || Ok(())).unwrap();
+            panic!("page 7 has no meaning")
+        });
+        let Err(StoreError::Corrupt(why)) = damaged.map(|(): ()| ()) else { panic!("it is damage") };
+        assert_eq!((why.as_str(), printed.load(Ordering::Relaxed)), ("x.redb: page 7 has no meaning", 0));
+        assert!(catch_unwind(|| panic!("a bug")).is_err());
+        assert_eq!(printed.load(Ordering::Relaxed), 1, "what nobody expects is printed");
+    }
 }
