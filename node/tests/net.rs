@@ -431,7 +431,11 @@ fn address_in_use_or_of_another_kind_is_named_when_the_network_starts() {
         for address in [listening(&mut a).await, "/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()] {
             let taken = NetConfig { listen: vec![address.clone()], ..config(2) };
             match Net::start(taken, executor.clone()) {
-                Err(NetError::Listen { address: named, .. }) => assert_eq!(named, address),
+                Err(NetError::Listen { address: named, reason }) => {
+                    assert_eq!(named, address);
+                    assert!(!reason.contains(": :") && !reason.contains("::"), "{reason}");
+                    assert!(!reason.starts_with(':') && !reason.ends_with(':'), "{reason}");
+                }
                 Err(error) => panic!("{error}"),
                 Ok(_) => panic!("{address} was taken twice"),
             }

@@ -753,12 +753,14 @@ fn dial_failure(error: DialError) -> DialFailure {
 
 /// An error with its causes, each said once.
 fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    // Some errors of libp2p end with a colon, or say nothing and leave it to their cause.
+    let said = |error: &dyn std::error::Error| error.to_string().trim_matches([' ', ':']).to_owned();
+    let mut text = said(error);
     let mut source = error.source();
     while let Some(cause) = source {
-        let said = cause.to_string();
+        let said = said(cause);
         if !text.contains(&said) {
-            text.push_str(": ");
+            text.push_str(if text.is_empty() { "" } else { ": " });
             text.push_str(&said);
         }
         source = cause.source();
