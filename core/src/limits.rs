@@ -405,6 +405,8 @@ pub const MAX_OPENING_STREAMS: usize = 256;
 /// Bytes of a request on `/bib/data`: 64 ids and what stands around them.
 pub const MAX_DATA_REQUEST_LEN: usize = 4 << 10;
 
+/// Time between two lines of the log about what others may cause as often as they like.
+pub const SELDOM: Duration = Duration::from_secs(60);
 /// A client that has not said by then who it is, is turned away: a person may have to confirm the use of a key.
 pub const LOGIN: Duration = Duration::from_secs(60);
 /// A client that takes or sends nothing for so long, in the middle of a frame and while others wait for memory, has had

@@ -4,10 +4,13 @@
 //!
 //! Deliberately absent: files and rotation; who keeps logs reads stderr.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bib_core::limits::SELDOM;
+use bib_core::time::Instant;
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -19,6 +22,31 @@ const QUIET: [&str; 9] =
     ["libp2p", "multistream", "yamux", "netlink", "if_watch", "polling", "async_io", "redb", "snow"];
 
 static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Keeps what others cause as often as they like from filling the log: the first time is said, then at most a count in
+/// each [`SELDOM`].
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    last: Cell<Option<Instant>>,
+    unsaid: Cell<u64>,
+}
+
+impl Seldom {
+    /// Whether a line may be written now, and how many were not since the last one.
+    pub(crate) fn may_speak(&self, now: Instant) -> Option<u64> {
+        if self.last.get().is_some_and(|last| now.saturating_duration_since(last) < SELDOM) {
+            self.unsaid.set(self.unsaid.get().saturating_add(1));
+            return None;
+        }
+        self.last.set(Some(now));
+        Some(self.unsaid.take())
+    }
+
+    /// The level of a line that is a warning when it may be written, and the number of those that were not.
+    pub(crate) fn warning(&self, now: Instant) -> (Level, u64) {
+        self.may_speak(now).map_or((Level::Debug, 0), |unsaid| (Level::Warn, unsaid))
+    }
+}
 
 struct Stderr;
 
@@ -136,6 +164,13 @@ mod tests {
                 .build(),
         );
         line[20..].trim_start().to_owned()
+    }
+
+    #[test]
+    fn what_comes_often_is_said_once_and_then_counted() {
+        let seldom = Seldom::default();
+        let said = [0, 1, 59, 60, 61, 200].map(|second| seldom.may_speak(Instant(second * 1_000_000)));
+        assert_eq!(said, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::credits::Credits;
 use crate::event_loop::EventLoop;
 use crate::fetch::Fetches;
 use crate::identity::{self, IdentityError};
+use crate::logging::Seldom;
 use crate::mailbox::Mailbox;
 use crate::net::{Net, NetConfig, NetError};
 use crate::network::Network;
@@ -155,6 +156,9 @@ pub(crate) struct Context {
     halt: Shutdown,
     config: RefCell<Rc<Config>>,
     uid: u32,
+    /// What is said of clients that break the contract, and of those for whom there is no room.
+    pub(crate) refusals: Seldom,
+    turned_away: Seldom,
     n_sessions: Cell<usize>,
     session_ended: Signal,
     _lock: DataDirLock,
@@ -300,6 +304,8 @@ impl NodeBuilder {
             halt: Shutdown::new(),
             config: RefCell::new(Rc::new(config)),
             uid,
+            refusals: Seldom::default(),
+            turned_away: Seldom::default(),
             n_sessions: Cell::new(0),
             session_ended: Signal::default(),
             _lock: lock,
@@ -510,7 +516,8 @@ async fn accept(ctx: Rc<Context>, listener: Listener) {
             }
         };
         if ctx.n_sessions.get() >= MAX_SESSIONS {
-            log::warn!(sessions = MAX_SESSIONS; "a user is turned away: too many sessions");
+            let (level, unsaid) = ctx.turned_away.warning(ctx.clock.now());
+            log::log!(level, sessions = MAX_SESSIONS, unsaid = unsaid; "a user is turned away: too many sessions");
             let failure = Failure::new(ErrorCode::Busy, format!("{MAX_SESSIONS} sessions are open, which is the most"));
             let failure = failure.hinted("wait until others have ended");
             ctx.spawner.spawn("turn away", session::turn_away(stream, failure)).detach();

@@ -89,18 +89,34 @@ pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option
     match result {
         Ok(()) => {}
         Err(SessionError::Refused(failure)) => {
-            // That the node stops is not the client's doing.
-            let level = if failure.code == ErrorCode::Cancelled { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, code:% = failure.code, why = failure.message.as_str(), uid:? = uid; "a control session was refused");
+            let (level, unsaid) = match failure.code {
+                // That the node stops is not the client's doing.
+                ErrorCode::Cancelled => (log::Level::Debug, 0),
+                _ => ctx.refusals.warning(ctx.clock.now()),
+            };
+            log::log!(
+                level, code:% = failure.code, why = failure.message.as_str(), uid = user_name(uid).as_str(),
+                unsaid = unsaid; "a control session was refused"
+            );
             let last = frames.send(Outgoing { frame: ServerFrame::Failed { id: 0, failure }, permit: None });
             // The client may be gone, or not read.
             let _ = within(CONTROL_STALL, last).await;
         }
         Err(SessionError::Io(error)) => log::debug!(error:% = error; "a control session broke"),
-        Err(error @ SessionError::Stalled) => log::warn!(why:% = error, uid:? = uid; "a control session was ended"),
+        Err(error @ SessionError::Stalled) => {
+            let (level, unsaid) = ctx.refusals.warning(ctx.clock.now());
+            log::log!(
+                level, why:% = error, uid = user_name(uid).as_str(), unsaid = unsaid; "a control session was ended"
+            );
+        }
     }
     drop((session, frames));
     writer.await;
+}
+
+/// The user of a process, for the log.
+fn user_name(uid: Option<u32>) -> String {
+    uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string())
 }
 
 async fn frames_closed(frames: &Sender<Outgoing>) {
@@ -441,4 +457,14 @@ async fn write_all(stream: Rc<Async<UnixStream>>, frames: Receiver<Outgoing>, cr
     // Whoever still makes frames learns that nobody takes them.
     frames.close();
     let _ = stream.get_ref().shutdown(std::net::Shutdown::Write);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_named_by_their_number() {
+        assert_eq!([Some(0), Some(1_000), None].map(user_name), ["0", "1000", "unknown"]);
+    }
 }
