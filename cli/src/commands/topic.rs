@@ -1,4 +1,4 @@
-//! `bib topic`: makes, lists and shows topics.
+//! `bib topic`: makes, lists and shows topics, and decides what becomes of them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::Context;
 use crate::client::Client;
-use crate::commands::{default_limit, limit, print_fields, print_page, print_table, topic_path};
+use crate::commands::{default_limit, lifecycle, limit, print_fields, print_page, print_table, topic_path};
 use crate::error::{CliError, Result};
 use crate::keys::{self, Need};
 use crate::ops::Chain;
@@ -25,7 +25,7 @@ use crate::render::human::{count, minute};
 use crate::render::json as as_json;
 use crate::render::table::{Align, Table};
 
-/// make, list and show topics
+/// make, list and show topics, archive and delete them
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "topic", help_triggers("-h", "--help"))]
 pub(crate) struct TopicArgs {
@@ -39,6 +39,9 @@ enum TopicCommand {
     Create(CreateArgs),
     List(ListArgs),
     Show(ShowArgs),
+    Archive(lifecycle::ArchiveTopicArgs),
+    Restore(lifecycle::RestoreTopicArgs),
+    Delete(lifecycle::DeleteTopicArgs),
 }
 
 /// make a topic; you become its owner
@@ -114,6 +117,9 @@ pub(crate) fn run(ctx: &Context, args: TopicArgs) -> Result<()> {
         TopicCommand::Create(args) => create(ctx, args),
         TopicCommand::List(args) => list(ctx, &args),
         TopicCommand::Show(args) => show(ctx, &args),
+        TopicCommand::Archive(args) => lifecycle::archive_topic(ctx, &args),
+        TopicCommand::Restore(args) => lifecycle::restore_topic(ctx, &args),
+        TopicCommand::Delete(args) => lifecycle::delete_topic(ctx, &args),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::home::Home;
 use crate::snapshot;
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 33] = [
     "",
     "key",
     "key new",
@@ -14,6 +14,9 @@ const COMMANDS: [&str; 30] = [
     "topic create",
     "topic list",
     "topic show",
+    "topic archive",
+    "topic restore",
+    "topic delete",
     "publish",
     "dataset",
     "dataset list",

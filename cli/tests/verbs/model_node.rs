@@ -465,6 +465,12 @@ impl World {
                 };
                 self.versions.push((path.clone(), version));
             }
+            Body::ArchiveTopic => self.topic_mut(&op).status = TopicStatus::Archived,
+            Body::RestoreTopic => self.topic_mut(&op).status = TopicStatus::Active,
+            Body::DeleteTopic { .. } => {
+                let path = self.topic_of(&op);
+                self.topics.remove(&path);
+            }
             Body::ArchiveDataset { dataset } => self.dataset_mut(dataset).status = DatasetStatus::Archived,
             Body::RestoreDataset { dataset } => self.dataset_mut(dataset).status = DatasetStatus::Active,
             Body::DeleteDataset { dataset } => self.datasets.retain(|_, known| known.id != dataset),
@@ -477,6 +483,11 @@ impl World {
         }
         self.ops.push(op);
         id
+    }
+
+    fn topic_mut(&mut self, op: &Operation) -> &mut Topic {
+        let path = self.topic_of(op);
+        self.topics.get_mut(&path).unwrap()
     }
 
     fn dataset_mut(&mut self, id: DatasetId) -> &mut Dataset {

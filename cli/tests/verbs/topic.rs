@@ -42,3 +42,21 @@ fn topic_that_is_there_or_has_no_parent_is_refused_before_signing() {
     assert_eq!(submits, 1);
     home.bib(["topic", "show", "nothing"]).fails(3);
 }
+
+#[test]
+fn topic_is_archived_and_restored_and_deleted_when_the_user_says_so() {
+    let (home, node) = Home::with_topic();
+    let status = || home.bib(["topic", "show", "weather", "--json"]).ok().json()["status"].clone();
+    assert!(home.bib(["topic", "archive", "weather"]).ok().stderr.contains("restore"));
+    assert_eq!(status(), "archived");
+    let n_ops = node.world().ops.len();
+    home.bib(["topic", "archive", "weather"]).ok();
+    assert_eq!(node.world().ops.len(), n_ops, "what is so already is not said again");
+    assert_eq!(home.bib(["topic", "restore", "weather", "--json"]).ok().json()["status"], "active");
+    assert_eq!(status(), "active");
+    let asked = home.bib(["topic", "delete", "weather"]).fails(1);
+    assert!(asked.stderr.contains("--yes"), "{asked:?}");
+    home.bib(["topic", "delete", "weather", "--yes"]).ok();
+    home.bib(["topic", "show", "weather"]).fails(3);
+    home.bib(["topic", "delete", "weather", "--yes"]).fails(3);
+}

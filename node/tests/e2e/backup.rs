@@ -44,10 +44,10 @@ fn goes_to_folder_and_file_and_comes_back(settings: &str) -> Result<()> {
     let pass = one.home.work("pass.txt");
     refused(&one.home.run(["admin", "backup", "--to", text(&file)?, "--passphrase-file", text(&pass)?])?, 1)?;
 
-    let listed = one.home.bib(["admin", "backup", "list", "--to", text(&backup)?, "--json"])?.json_lines()?;
+    let listed = one.home.bib(["admin", "backup", "list", text(&backup)?, "--json"])?.json_lines()?;
     ensure(listed.len() == 2, || format!("{listed:?}"))?;
     for place in [&backup, &file] {
-        let read = one.home.bib(["admin", "backup", "verify", "--to", text(place)?, "--json"])?.json_lines()?;
+        let read = one.home.bib(["admin", "backup", "verify", text(place)?, "--json"])?.json_lines()?;
         ensure(!read.is_empty() && read.iter().all(|snapshot| snapshot["whole"] == true), || format!("{read:?}"))?;
     }
 
@@ -175,7 +175,7 @@ fn node_and_restore_that_are_killed_leave_nothing_half() -> Result<()> {
         one.node = one.home.start()?;
     }
     one.home.bib(["admin", "backup", "--to", backup, "--passphrase-file", pass])?;
-    let read = one.home.bib(["admin", "backup", "verify", "--to", backup, "--json"])?.json_lines()?;
+    let read = one.home.bib(["admin", "backup", "verify", backup, "--json"])?.json_lines()?;
     ensure(read.iter().all(|snapshot| snapshot["whole"] == true), || format!("{read:?}"))?;
 
     let to = one.lab.path("restored");

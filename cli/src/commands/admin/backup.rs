@@ -45,7 +45,7 @@ const BLOCK: usize = 512;
     {command_name} --to /backup/bib --user u7q5…\n\
     {command_name} --to /media/stick/bib.tar --passphrase-file backup.txt\n\
     {command_name} list\n\
-    {command_name} verify --to /backup/bib",
+    {command_name} verify /backup/bib",
     note = "In a folder each snapshot adds what is new; a file is made anew each time. Everything is encrypted.\n\
     The passphrase and the users are those who can open a new backup; the node itself goes on without them.",
     note = "A snapshot holds the catalog, all content that is here whole, the node's key and its settings."
@@ -80,12 +80,12 @@ enum BackupCommand {
     subcommand,
     name = "list",
     help_triggers("-h", "--help"),
-    example = "{command_name}\n{command_name} --to /backup/bib"
+    example = "{command_name}\n{command_name} /backup/bib"
 )]
 struct ListArgs {
     /// the folder or file; otherwise `backup.to` of bibd
-    #[argh(option, arg_name = "path")]
-    to: Option<PathBuf>,
+    #[argh(positional)]
+    backup: Option<PathBuf>,
 
     /// a file whose first line is the passphrase, for the backup of another node
     #[argh(option, arg_name = "file")]
@@ -98,12 +98,12 @@ struct ListArgs {
     subcommand,
     name = "verify",
     help_triggers("-h", "--help"),
-    example = "{command_name}\n{command_name} --to /backup/bib --snapshot 1795530245000000"
+    example = "{command_name}\n{command_name} /backup/bib --snapshot 1795530245000000"
 )]
 struct VerifyArgs {
     /// the folder or file; otherwise `backup.to` of bibd
-    #[argh(option, arg_name = "path")]
-    to: Option<PathBuf>,
+    #[argh(positional)]
+    backup: Option<PathBuf>,
 
     /// a file whose first line is the passphrase, for the backup of another node
     #[argh(option, arg_name = "file")]
@@ -239,7 +239,7 @@ fn make(ctx: &Context, args: &BackupArgs) -> Result<()> {
 }
 
 fn list(ctx: &Context, args: &ListArgs) -> Result<()> {
-    let (at, passphrase) = (full(args.to.as_deref())?, passphrase(args.passphrase_file.as_deref())?);
+    let (at, passphrase) = (full(args.backup.as_deref())?, passphrase(args.passphrase_file.as_deref())?);
     let mut client = Client::open_as_operator(ctx)?;
     let mut call = client.long_call(Request::Backups { at, passphrase })?;
     let mut table = Table::new(&[
@@ -269,7 +269,7 @@ fn list(ctx: &Context, args: &ListArgs) -> Result<()> {
 }
 
 fn verify(ctx: &Context, args: &VerifyArgs) -> Result<()> {
-    let (at, passphrase) = (full(args.to.as_deref())?, passphrase(args.passphrase_file.as_deref())?);
+    let (at, passphrase) = (full(args.backup.as_deref())?, passphrase(args.passphrase_file.as_deref())?);
     let mut client = Client::open_as_operator(ctx)?;
     let mut bar = Bar::new(ctx.ui, "reading", None);
     let mut call =
