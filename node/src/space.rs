@@ -54,6 +54,10 @@ pub(crate) struct Disk {
     pub(crate) total: u64,
     /// What is free on it for this user.
     pub(crate) free: u64,
+    /// What records that nothing names any more still take; it is not part of what is stored.
+    pub(crate) dead: u64,
+    /// What of the stored no content named when that was counted last.
+    pub(crate) unreferenced: u64,
 }
 
 impl Disk {
@@ -61,8 +65,9 @@ impl Disk {
     pub(crate) fn look(stores: &Stores, data_dir: &Path) -> Result<Self, StoreError> {
         let system = rustix::fs::statvfs(data_dir).map_err(std::io::Error::from)?;
         let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
-        let stored = stores.chunks().stats()?.stored_bytes;
-        Ok(Self { stored, total: bytes(system.f_blocks), free: bytes(system.f_bavail) })
+        let chunks = stores.chunks().stats()?;
+        let (stored, dead) = (chunks.stored_bytes, chunks.dead_bytes);
+        Ok(Self { stored, total: bytes(system.f_blocks), free: bytes(system.f_bavail), dead, unreferenced: 0 })
     }
 
     /// Bytes that may still be stored.
@@ -91,20 +96,26 @@ impl Disk {
         if more <= self.room(allowed) {
             return Ok(());
         }
-        let (why, hint) = if more > self.within_quota(allowed) {
+        let (why, garbage, hint) = if more > self.within_quota(allowed) {
             let quota = self.quota(allowed);
             (
                 format!("the node may store {quota} bytes and holds {}", self.stored),
+                self.unreferenced,
                 "raise `storage.max_bytes` in bibd.toml",
             )
         } else {
             (
                 format!("the node's disk has {} bytes free, of which {} stay free", self.free, allowed.min_free),
+                self.dead.saturating_add(self.unreferenced),
                 "free space on the node's disk, or lower `storage.min_free` in bibd.toml",
             )
         };
         let message = if more > 1 { format!("{more} bytes more do not fit: {why}") } else { why };
-        Err(Failure::new(ErrorCode::Quota, message).hinted(hint))
+        let failure = Failure::new(ErrorCode::Quota, message);
+        Err(match garbage {
+            0 => failure.hinted(hint),
+            _ => failure.hinted(format!("give back with `bib admin gc` what nothing needs any more, or {hint}")),
+        })
     }
 }
 
@@ -116,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_tighter_bound_counts_and_is_named() {
-        let disk = Disk { stored: 70 * GIB, total: 100 * GIB, free: 20 * GIB };
+        let disk = Disk { stored: 70 * GIB, total: 100 * GIB, free: 20 * GIB, dead: 0, unreferenced: 0 };
         let automatic = Allowed { max_bytes: None, min_free: GIB };
         assert_eq!(disk.room(&automatic), 10 * GIB);
         assert!(disk.check(&automatic, 10 * GIB).is_ok());
@@ -136,8 +147,28 @@ mod tests {
     }
 
     #[test]
+    fn collection_is_named_where_it_would_make_room() {
+        let clean = Disk { stored: 70 * GIB, total: 100 * GIB, free: 20 * GIB, dead: 0, unreferenced: 0 };
+        let (by_quota, by_disk) = (
+            Allowed { max_bytes: Some(70 * GIB), min_free: 0 },
+            Allowed { max_bytes: Some(1_000 * GIB), min_free: 20 * GIB },
+        );
+        let names_gc = |disk: Disk, allowed: &Allowed| {
+            let hint = disk.check(allowed, 2).unwrap_err().hint.unwrap();
+            assert!(hint.contains("in bibd.toml"), "{hint}");
+            hint.contains("`bib admin gc`")
+        };
+        assert_eq!([&by_quota, &by_disk].map(|allowed| names_gc(clean, allowed)), [false, false]);
+        let unreferenced = Disk { unreferenced: 1, ..clean };
+        assert_eq!([&by_quota, &by_disk].map(|allowed| names_gc(unreferenced, allowed)), [true, true]);
+        let dead = Disk { dead: 1, ..clean };
+        let named = [&by_quota, &by_disk].map(|allowed| names_gc(dead, allowed));
+        assert_eq!(named, [false, true], "what is dead counts in no quota");
+    }
+
+    #[test]
     fn nothing_underflows_when_more_is_held_than_allowed() {
-        let disk = Disk { stored: 70 * GIB, total: 100 * GIB, free: 0 };
+        let disk = Disk { stored: 70 * GIB, total: 100 * GIB, free: 0, dead: 0, unreferenced: 0 };
         let tight = Allowed { max_bytes: Some(GIB), min_free: u64::MAX };
         assert_eq!(disk.room(&tight), 0);
         assert!(disk.check(&tight, 0).is_ok(), "what needs no room is never refused");

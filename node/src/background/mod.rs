@@ -91,6 +91,13 @@ impl Workers {
     pub(crate) fn all(&self) -> Vec<care::Worker> {
         self.0.borrow().values().cloned().collect()
     }
+
+    /// A figure of the last run of a worker.
+    pub(crate) fn figure(&self, worker: &str, figure: &str) -> Option<u64> {
+        let workers = self.0.borrow();
+        let figures = workers.get(worker).into_iter().flat_map(|worker| &worker.figures);
+        figures.filter(|(name, _)| name == figure).map(|(_, value)| *value).next()
+    }
 }
 
 /// The state of a worker that waits.

@@ -226,7 +226,8 @@ async fn topic_of(ctx: &Context, dataset: Option<DatasetId>) -> Result<Option<To
 /// Looks whether so many bytes more may be stored. Returns how many may be written before the next look.
 pub(crate) async fn check_room(ctx: &Context, more: u64) -> Result<u64, PublishError> {
     let (data_dir, allowed) = (ctx.data_dir.clone(), ctx.allowed());
-    let disk = ctx.store.blocking("disk space", move |stores| Disk::look(stores, &data_dir)).await?;
+    let mut disk = ctx.store.blocking("disk space", move |stores| Disk::look(stores, &data_dir)).await?;
+    disk.unreferenced = ctx.workers.figure("gc", "unreferenced_bytes").unwrap_or(0);
     if disk.usage(&allowed).is_pressed() {
         ctx.pressed.notify();
     }

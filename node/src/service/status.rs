@@ -75,10 +75,7 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
 fn space(ctx: &Context, disk: &Disk, chunks: &ChunkStoreStats, catalog_bytes: u64) -> Space {
     let allowed = ctx.allowed();
     let gc = ctx.workers.all().into_iter().find(|worker| worker.name == "gc");
-    let figure = |name: &str| {
-        let figures = gc.iter().flat_map(|worker| &worker.figures);
-        figures.filter(|(known, _)| known == name).map(|(_, figure)| *figure).next()
-    };
+    let figure = |name: &str| ctx.workers.figure("gc", name);
     let counted = figure("live_bytes").is_some();
     Space {
         counted_at: gc.as_ref().and_then(|worker| worker.last_run).filter(|_| counted),

@@ -132,6 +132,33 @@ fn content_takes_a_user_and_room() {
 }
 
 #[test]
+fn collection_is_named_to_who_has_no_room_when_something_is_known_to_be_unreferenced() {
+    let node = TestNode::start("storage.max_bytes = '64MiB'\nstorage.min_free = 0");
+    let mut client = node.session(&user(1));
+    let hint = |client: &mut Client| {
+        let request = Request::Ingest { dataset: None, kind: ManifestKind::File, expected: Some(80 << 20) };
+        let failure = client.call(request).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Quota);
+        failure.hint.unwrap()
+    };
+    assert!(!hint(&mut client).contains("gc"));
+    let id = client.begin_ingest();
+    client.upload(id, UploadPart::Entry { path: "f".to_owned(), kind: EntryKind::File });
+    for piece in noise(4 << 20, 6).chunks(100_000) {
+        client.upload(id, UploadPart::Data(ByteBuf::from(piece)));
+    }
+    client.upload(id, UploadPart::Entry { path: "second".to_owned(), kind: EntryKind::File });
+    assert_eq!(client.result(id).unwrap_err().code, ErrorCode::Invalid);
+    // What is whole is durable, and all before it.
+    let id = client.begin_ingest();
+    client.upload_file(id, b"whole");
+    client.result(id).unwrap();
+    client.call(Request::Gc { dry_run: false, min_age_s: None }).unwrap();
+    let named = hint(&mut client);
+    assert!(named.contains("`bib admin gc`") && named.contains("storage.max_bytes"), "{named}");
+}
+
+#[test]
 fn client_that_sends_faster_than_it_is_taken_is_slowed() {
     // One place for an ingest: who has it and sends nothing makes all others wait.
     let node = TestNode::start("limits.memory = '32MiB'");
