@@ -167,6 +167,11 @@ pub const FETCH_RETRY: Duration = Duration::from_millis(500);
 pub const MAX_FETCH_RETRY: Duration = Duration::from_secs(30);
 /// Time until a provider that holds a part is asked again what it holds.
 pub const HAVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Of a data response that has begun, [`DATA_FRAME_PROGRESS`] more bytes, or the rest, must be here in each such time;
+/// else the stream is given up, and what was asked on it is asked of others.
+pub const DATA_FRAME_STALL: Duration = Duration::from_secs(30);
+/// Least progress of a data response in bytes: half a KiB a second.
+pub const DATA_FRAME_PROGRESS: usize = 16 << 10;
 /// A fetch without progress for so long reports why.
 pub const FETCH_STALL: Duration = Duration::from_secs(20);
 /// Answers in a row that a provider does not have what it is asked for, until it rests; and what it said to have, until
@@ -409,8 +414,8 @@ pub const MAX_DATA_REQUEST_LEN: usize = 4 << 10;
 pub const SELDOM: Duration = Duration::from_secs(60);
 /// A client that has not said by then who it is, is turned away: a person may have to confirm the use of a key.
 pub const LOGIN: Duration = Duration::from_secs(60);
-/// A client that takes or sends nothing for so long, in the middle of a frame and while others wait for memory, has had
-/// its session.
+/// A client that takes or sends nothing for so long, in the middle of a frame and while others wait for memory or for a
+/// place, has had its session; so has one that has said its last and does not take the rest of what it asked for.
 pub const CONTROL_STALL: Duration = Duration::from_secs(60);
 /// Control frames, and catalog frames of peers, of at most this many bytes are read without asking for memory first.
 pub const MAX_FRAME_UNCOUNTED: usize = 4 << 10;

@@ -35,7 +35,7 @@ use crate::logging::Seldom;
 use crate::mailbox::Mailbox;
 use crate::net::{Net, NetConfig, NetError};
 use crate::network::Network;
-use crate::runtime::{Clock, Pool, Shutdown, Signal, Spawner, timestamp};
+use crate::runtime::{Clock, Patience, Pool, Shutdown, Signal, Spawner, timestamp};
 use crate::service::admin;
 use crate::service::keys::Keys;
 use crate::space::Allowed;
@@ -115,6 +115,7 @@ impl NodeError {
 pub(crate) struct Context {
     pub(crate) id: NodeId,
     pub(crate) clock: Clock,
+    pub(crate) patience: Patience,
     pub(crate) budget: Budget,
     pub(crate) data_dir: PathBuf,
     pub(crate) sources: Option<Sources>,
@@ -196,6 +197,11 @@ impl Context {
         self.over_quota.borrow().values().map(|why| format!("not all content is fetched: {why}")).collect()
     }
 
+    /// Whether the next user would be turned away.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.n_sessions.get() >= MAX_SESSIONS
+    }
+
     /// How long the node has run.
     pub(crate) fn uptime(&self) -> Duration {
         Duration::from_micros(self.clock.now().0)
@@ -220,12 +226,20 @@ impl Context {
 pub struct NodeBuilder {
     config: Config,
     sources: Option<Sources>,
+    patience: Patience,
 }
 
 impl NodeBuilder {
     /// A node with a configuration.
-    pub const fn new(config: Config) -> Self {
-        Self { config, sources: None }
+    pub fn new(config: Config) -> Self {
+        Self { config, sources: None, patience: Patience::default() }
+    }
+
+    /// Has it wait for others as long as the test wants.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Where [`Handle::reload`] reads the configuration again.
@@ -239,7 +253,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`NodeError`] naming what cannot be used; then nothing is left behind.
     pub fn start(self, spawner: &Spawner) -> Result<Node, NodeError> {
-        let Self { config, sources } = self;
+        let Self { config, sources, patience } = self;
         let clock = Clock::default();
         let data_dir = config.data_dir.clone();
         let fail = |source| NodeError::DataDir { path: data_dir.clone(), source };
@@ -277,6 +291,7 @@ impl NodeBuilder {
         let ctx = Rc::new(Context {
             id,
             clock,
+            patience,
             budget,
             data_dir,
             sources,
@@ -515,7 +530,7 @@ async fn accept(ctx: Rc<Context>, listener: Listener) {
                 continue;
             }
         };
-        if ctx.n_sessions.get() >= MAX_SESSIONS {
+        if ctx.is_crowded() {
             let (level, unsaid) = ctx.turned_away.warning(ctx.clock.now());
             log::log!(level, sessions = MAX_SESSIONS, unsaid = unsaid; "a user is turned away: too many sessions");
             let failure = Failure::new(ErrorCode::Busy, format!("{MAX_SESSIONS} sessions are open, which is the most"));

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -259,6 +260,28 @@ impl Clock {
                 }
             }
         }
+    }
+}
+
+/// How long a node waits for others: as long as its bounds say. Tests have it wait for a part of that.
+#[derive(Debug, Clone)]
+pub struct Patience(Arc<AtomicU32>);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU32::new(1)))
+    }
+}
+
+impl Patience {
+    /// From now on waits that begin are so many times shorter.
+    pub fn divide(&self, by: u32) {
+        self.0.store(by.max(1), Ordering::Relaxed);
+    }
+
+    /// How long to wait.
+    pub(crate) fn of(&self, bound: Duration) -> Duration {
+        bound / self.0.load(Ordering::Relaxed)
     }
 }
 

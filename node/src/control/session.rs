@@ -33,7 +33,7 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Caller, Feed, Incoming, Outgoing, Output, dispatch, uploads, within};
-use crate::credits::{Credits, Permit};
+use crate::credits::Permit;
 use crate::node::Context;
 
 /// Frames that wait for the client to take them; the calls wait when there are more.
@@ -65,7 +65,7 @@ fn refused(code: ErrorCode, message: impl Into<String>) -> SessionError {
 pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option<u32>) {
     let stream = Rc::new(stream);
     let (frames, outgoing) = async_channel::bounded(QUEUE);
-    let writer = ctx.spawner.spawn("control writer", write_all(stream.clone(), outgoing, ctx.session_credits.clone()));
+    let writer = ctx.spawner.spawn("control writer", write_all(stream.clone(), outgoing, ctx.clone()));
     let mut input = BufReader::with_capacity(READ_BUFFER, &*stream);
     let (ended, call_ended) = async_channel::bounded(1);
     let mut session = Session {
@@ -111,7 +111,8 @@ pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option
         }
     }
     drop((session, frames));
-    writer.await;
+    // A client that does not take the rest does not keep the place of another.
+    let _ = within(ctx.patience.of(CONTROL_STALL), writer).await;
 }
 
 /// The user of a process, for the log.
@@ -155,7 +156,7 @@ struct Session {
 impl Session {
     async fn serve(&mut self, input: &mut Input<'_>) -> Result<(), SessionError> {
         let shutdown = self.ctx.shutdown.clone();
-        match select(pin!(shutdown.wait()), pin!(within(LOGIN, self.greet(input)))).await {
+        match select(pin!(shutdown.wait()), pin!(within(self.ctx.patience.of(LOGIN), self.greet(input)))).await {
             Either::Left(_) => return Err(refused(ErrorCode::Cancelled, "the node is stopping")),
             Either::Right((Some(Ok(true)), _)) => {}
             Either::Right((Some(Ok(false)), _)) => return Ok(()),
@@ -213,7 +214,7 @@ impl Session {
             None
         };
         let mut payload = vec![0; len];
-        unless_stalled(credits, input.read_exact(&mut payload)).await?;
+        unless_stalled(&self.ctx, input.read_exact(&mut payload)).await?;
         let frame = decode(&payload)
             .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;
         Ok(Some((frame, permit)))
@@ -411,13 +412,15 @@ async fn guarded(call: impl Future<Output = Result<(), Failure>>) -> Result<(), 
     })
 }
 
-/// Waits for a step of reading or writing. It may take as long as it likes, unless others wait for memory.
-async fn unless_stalled<T>(credits: &Credits, step: impl Future<Output = io::Result<T>>) -> Result<T, SessionError> {
+/// Waits for a step of reading or writing. It may take as long as it likes, unless others wait for memory or for a place.
+async fn unless_stalled<T>(ctx: &Context, step: impl Future<Output = io::Result<T>>) -> Result<T, SessionError> {
     let mut step = pin!(step);
     loop {
-        match select(step, pin!(Timer::after(CONTROL_STALL))).await {
+        match select(step, pin!(Timer::after(ctx.patience.of(CONTROL_STALL)))).await {
             Either::Left((result, _)) => return Ok(result?),
-            Either::Right(_) if credits.is_contended() => return Err(SessionError::Stalled),
+            Either::Right(_) if ctx.session_credits.is_contended() || ctx.is_crowded() => {
+                return Err(SessionError::Stalled);
+            }
             Either::Right((_, again)) => step = again,
         }
     }
@@ -439,11 +442,11 @@ async fn write_frame(mut stream: &Async<UnixStream>, payload: &[u8]) -> io::Resu
     stream.write_all(payload).await
 }
 
-async fn write_all(stream: Rc<Async<UnixStream>>, frames: Receiver<Outgoing>, credits: Credits) {
+async fn write_all(stream: Rc<Async<UnixStream>>, frames: Receiver<Outgoing>, ctx: Rc<Context>) {
     while let Ok(Outgoing { frame, permit }) = frames.recv().await {
         let payload = encode(&frame);
         drop(frame);
-        let written = unless_stalled(&credits, write_frame(&stream, &payload)).await;
+        let written = unless_stalled(&ctx, write_frame(&stream, &payload)).await;
         drop(permit);
         match written {
             Ok(()) => {}

@@ -13,11 +13,14 @@ use bib_core::encode::{decode, encode};
 use bib_core::key::{Purpose, SecretKey};
 use bib_core::model::manifest::{EntryKind, ManifestKind};
 use bib_node::config::{Config, Layers, Surroundings};
+use bib_node::runtime::Patience;
 use bib_node::{NodeBuilder, Spawner};
 
 /// A node that works in a thread of this process until it is dropped.
 pub(crate) struct TestNode {
     socket: PathBuf,
+    /// How long it waits for others.
+    pub(crate) patience: Patience,
     thread: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
 }
@@ -38,14 +41,16 @@ impl TestNode {
         layers.add_file(settings, "settings").unwrap();
         let config = Config::resolve(&layers, &Surroundings::default()).unwrap();
         let (started, starts) = std::sync::mpsc::channel();
+        let patience = Patience::default();
+        let given = patience.clone();
         let thread = std::thread::spawn(move || {
             let spawner = Spawner::new();
-            let node = NodeBuilder::new(config).start(&spawner).unwrap();
+            let node = NodeBuilder::new(config).patience(given).start(&spawner).unwrap();
             started.send(()).unwrap();
             spawner.block_on(node.run());
         });
         starts.recv_timeout(PATIENCE).unwrap();
-        Self { socket, thread: Some(thread), _dir: dir }
+        Self { socket, patience, thread: Some(thread), _dir: dir }
     }
 
     pub(crate) fn connect(&self) -> Client {

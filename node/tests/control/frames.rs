@@ -1,13 +1,16 @@
 //! Frames and sessions.
 
 use std::io::Write;
+use std::net::Shutdown;
 
 use bib_core::api::{API_VERSION, ClientFrame, ErrorCode, Event, Request, ServerFrame};
 use bib_core::encode::encode;
 use bib_core::key::{Purpose, Signature};
 use bib_core::limits::{MAX_CALLS_PER_SESSION, MAX_CONTROL_FRAME, MAX_SESSIONS};
 
-use crate::client::{TestNode, user};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::client::{Client, TestNode, user};
 
 #[test]
 fn garbage_ends_its_session_with_one_answer_and_no_other() {
@@ -47,6 +50,59 @@ fn client_that_leaves_in_the_middle_of_a_frame_harms_nobody() {
         let bytes = [&(frame.len() as u32).to_be_bytes(), frame.as_slice()].concat();
         client.stream.write_all(&bytes[..n_bytes]).unwrap();
     }
+    node.is_well();
+}
+
+/// Waits until the node has closed the stream altogether.
+fn wait_for_end(client: &Client) {
+    let mut fds = [PollFd::new(&client.stream, PollFlags::empty())];
+    let ended = poll(&mut fds, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })).unwrap();
+    assert_eq!(ended, 1, "the session is not ended");
+}
+
+#[test]
+fn client_that_does_not_say_who_it_is_has_no_session_for_long() {
+    let node = TestNode::start("");
+    node.patience.divide(6_000);
+    let silent = node.connect();
+    assert_eq!(silent.refused().code, ErrorCode::Timeout);
+    let mut halfway = node.connect();
+    halfway.send(&ClientFrame::Hello { api: API_VERSION });
+    assert_eq!(halfway.refused().code, ErrorCode::Timeout);
+    node.patience.divide(1);
+    node.is_well();
+}
+
+#[test]
+fn client_that_has_said_its_last_and_takes_no_answers_gives_its_place_up() {
+    let node = TestNode::start("");
+    let mut client = node.session(&user(1));
+    node.patience.divide(600);
+    // More answers than a socket takes ahead of its reader.
+    for _ in 0..MAX_CALLS_PER_SESSION {
+        client.begin(Request::Config, 0);
+    }
+    // Whoever reads a little knows that the node is writing.
+    assert!(client.receive().is_some());
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    wait_for_end(&client);
+    node.patience.divide(1);
+    node.is_well();
+}
+
+#[test]
+fn clients_that_stop_in_a_frame_make_way_when_all_places_are_taken() {
+    let node = TestNode::start("");
+    let mut stopped = node.session(&user(1));
+    let mut others: Vec<Client> = (1..MAX_SESSIONS).map(|_| node.connect()).collect();
+    for other in &mut others {
+        other.open(None);
+    }
+    node.patience.divide(600);
+    stopped.stream.write_all(&1_000_u32.to_be_bytes()).unwrap();
+    wait_for_end(&stopped);
+    node.patience.divide(1);
+    drop(others);
     node.is_well();
 }
 
