@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::rc::{Rc, Weak};
 
 use async_channel::{Receiver, Sender};
+use async_io::Timer;
 use bib_core::api::event::Progress;
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::catalog::record::Charge;
@@ -18,7 +19,7 @@ use bib_core::chunk::Chunk;
 use bib_core::command::Command;
 use bib_core::encode::{decode, encode};
 use bib_core::id::{ManifestId, NodeId, VersionId};
-use bib_core::limits::FETCH_BYTES_IN_FLIGHT;
+use bib_core::limits::{DATA_FRAME_STALL, FETCH_BYTES_IN_FLIGHT};
 use bib_core::machine::transfer::StoreFailed;
 use bib_core::machine::transfer::fetch::Fetch;
 use bib_core::machine::transfer::outcome::{
@@ -507,9 +508,10 @@ impl Driver {
         let (mut reader, mut writer) = stream.split();
         let (requests, outgoing) = async_channel::bounded::<Envelope<DataRequest>>(REQUESTS);
         let (inbox, view) = (self.running.inbox.clone(), self.ctx.network.view.clone());
+        let patience = self.ctx.patience.clone();
         let reading = self.ctx.spawner.spawn("fetch reader", async move {
             loop {
-                let input = match reader.read().await {
+                let input = match reader.read_steadily(|| Timer::after(patience.of(DATA_FRAME_STALL))).await {
                     Ok(Some(frame)) => {
                         view.borrow_mut().wire_received += frame.len() as u64;
                         match decode(&frame) {

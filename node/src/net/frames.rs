@@ -10,7 +10,9 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bib_core::limits::{FRAME_FIRST_ALLOCATION, FRAME_JOINED_WRITE, MAX_FRAME_UNCOUNTED, MAX_PEER_FRAME};
+use bib_core::limits::{
+    DATA_FRAME_PROGRESS, FRAME_FIRST_ALLOCATION, FRAME_JOINED_WRITE, MAX_FRAME_UNCOUNTED, MAX_PEER_FRAME,
+};
 use bib_core::wire::frame::{self, FrameTooLong, HEADER_LEN};
 use futures::future::{Either, select};
 use futures::io::{ReadHalf, WriteHalf};
@@ -100,6 +102,18 @@ impl FrameReader {
 }
 
 impl FrameReader {
+    /// As [`FrameReader::read`], of a frame that must get on once it has begun, see [`read_steadily`].
+    pub(crate) async fn read_steadily<T: Future>(
+        &mut self,
+        deadline: impl FnMut() -> T,
+    ) -> Result<Option<Vec<u8>>, FrameError> {
+        let frame = read_steadily(&mut self.io, self.max, deadline).await?;
+        if let Some(frame) = &frame {
+            self.slot.received(HEADER_LEN + frame.len());
+        }
+        Ok(frame)
+    }
+
     /// The length of the next frame, which [`FrameReader::payload`] reads; `None` as with [`FrameReader::read`].
     pub(crate) async fn header(&mut self) -> Result<Option<usize>, FrameError> {
         read_header(&mut self.io, self.max).await
@@ -186,35 +200,99 @@ pub(crate) async fn read_frame(io: &mut (impl AsyncRead + Unpin), max: usize) ->
     }
 }
 
+/// As [`read_frame`]. It waits for the first byte as long as that takes; then a new deadline begins with the rest of
+/// the header, and with each [`DATA_FRAME_PROGRESS`] bytes, so that a slow line is borne and a peer that stops is not.
+async fn read_steadily<T: Future>(
+    io: &mut (impl AsyncRead + Unpin),
+    max: usize,
+    mut deadline: impl FnMut() -> T,
+) -> Result<Option<Vec<u8>>, FrameError> {
+    let mut header = [0; HEADER_LEN];
+    let first = io.read(&mut header).await?;
+    if first == 0 {
+        return Ok(None);
+    }
+    in_time(rest_of_header(io, &mut header, first), deadline(), HEADER_LEN).await?;
+    let mut partial = Partial::new(frame::payload_len(header, max)?, FRAME_FIRST_ALLOCATION);
+    while partial.got < partial.len {
+        let (len, until) = (partial.len, partial.got + DATA_FRAME_PROGRESS);
+        in_time(partial.read_until(io, until), deadline(), len).await?;
+    }
+    Ok(Some(partial.payload))
+}
+
+async fn in_time(
+    step: impl Future<Output = Result<(), FrameError>>,
+    deadline: impl Future,
+    len: usize,
+) -> Result<(), FrameError> {
+    match select(pin!(step), pin!(deadline)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err(FrameError::TooSlow { len }),
+    }
+}
+
 async fn read_header(io: &mut (impl AsyncRead + Unpin), max: usize) -> Result<Option<usize>, FrameError> {
     let mut header = [0; HEADER_LEN];
-    let mut got = 0;
+    let first = io.read(&mut header).await?;
+    if first == 0 {
+        return Ok(None);
+    }
+    rest_of_header(io, &mut header, first).await?;
+    Ok(Some(frame::payload_len(header, max)?))
+}
+
+async fn rest_of_header(
+    io: &mut (impl AsyncRead + Unpin),
+    header: &mut [u8; HEADER_LEN],
+    mut got: usize,
+) -> Result<(), FrameError> {
     while got < HEADER_LEN {
         match io.read(&mut header[got..]).await? {
-            0 if got == 0 => return Ok(None),
             0 => return Err(FrameError::Truncated { got, len: HEADER_LEN }),
             n => got += n,
         }
     }
-    Ok(Some(frame::payload_len(header, max)?))
+    Ok(())
 }
 
 /// Reads a payload; `first` bytes are allocated before any of it came.
 async fn read_payload(io: &mut (impl AsyncRead + Unpin), len: usize, first: usize) -> Result<Vec<u8>, FrameError> {
-    let mut payload = Vec::new();
-    let mut got = 0;
-    while got < len {
-        if got == payload.len() {
-            let grown = len.min((2 * got).max(first));
-            payload.reserve_exact(grown - got);
-            payload.resize(grown, 0);
-        }
-        match io.read(&mut payload[got..]).await? {
-            0 => return Err(FrameError::Truncated { got, len }),
-            n => got += n,
-        }
+    let mut partial = Partial::new(len, first);
+    partial.read_until(io, len).await?;
+    Ok(partial.payload)
+}
+
+/// A payload under way.
+struct Partial {
+    payload: Vec<u8>,
+    got: usize,
+    len: usize,
+    /// Bytes that are allocated before any came.
+    first: usize,
+}
+
+impl Partial {
+    const fn new(len: usize, first: usize) -> Self {
+        Self { payload: Vec::new(), got: 0, len, first }
     }
-    Ok(payload)
+
+    /// Reads until so many bytes of it, or all, are here.
+    async fn read_until(&mut self, io: &mut (impl AsyncRead + Unpin), until: usize) -> Result<(), FrameError> {
+        let Self { payload, got, len, first } = self;
+        while *got < until.min(*len) {
+            if *got == payload.len() {
+                let grown = (*len).min((2 * *got).max(*first));
+                payload.reserve_exact(grown - *got);
+                payload.resize(grown, 0);
+            }
+            match io.read(&mut payload[*got..]).await? {
+                0 => return Err(FrameError::Truncated { got: *got, len: *len }),
+                n => *got += n,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes a frame; `joined` is memory for short ones.
@@ -321,6 +399,43 @@ mod tests {
         drop(first);
         assert!(second.as_mut().now_or_never().is_none());
         assert!(begun.get() && !credits.is_contended(), "the memory went to who waited");
+    }
+
+    #[test]
+    fn frames_that_stop_are_given_up_and_slow_ones_are_not() {
+        use futures::FutureExt;
+        use futures::io::AsyncReadExt as _;
+
+        /// A peer that sends nothing more.
+        struct Silent;
+        impl AsyncRead for Silent {
+            fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+                Poll::Pending
+            }
+        }
+
+        let mut wire = (3 * DATA_FRAME_PROGRESS as u32).to_be_bytes().to_vec();
+        wire.resize(HEADER_LEN + 3 * DATA_FRAME_PROGRESS, 7);
+        // As many deadlines pass as there are steps, and none while a step gets on.
+        let mut begun = 0;
+        let mut slow = Trickle { left: &wire, given: 0, worst: 0 };
+        let counted = || {
+            begun += 1;
+            std::future::pending::<()>()
+        };
+        let frame = read_steadily(&mut slow, MAX_PEER_FRAME, counted).now_or_never().unwrap();
+        assert_eq!(frame.unwrap().unwrap().len(), 3 * DATA_FRAME_PROGRESS);
+        assert_eq!(begun, 4, "the header, and three times as much as must come");
+        for cut in [1, HEADER_LEN, HEADER_LEN + 1, wire.len() - 1] {
+            let mut stops = Cursor::new(&wire[..cut]).chain(Silent);
+            let passed = read_steadily(&mut stops, MAX_PEER_FRAME, || async {}).now_or_never();
+            assert!(matches!(passed, Some(Err(FrameError::TooSlow { .. }))), "{cut}");
+            let mut stops = Cursor::new(&wire[..cut]).chain(Silent);
+            let waiting = read_steadily(&mut stops, MAX_PEER_FRAME, std::future::pending::<()>).now_or_never();
+            assert!(waiting.is_none(), "{cut}");
+        }
+        let idle = read_steadily(&mut Silent, MAX_PEER_FRAME, || async {}).now_or_never();
+        assert!(idle.is_none(), "what has not begun has no deadline");
     }
 
     #[test]

@@ -429,6 +429,11 @@ fn built(bytes: &[u8]) -> (Vec<Chunk>, Built) {
 
 /// Answers requests for data: pages as they are, content with one byte changed.
 async fn lies(stream: FrameStream, chunks: Vec<Chunk>, root: ChunkId) {
+    serves(stream, chunks, root, 1).await;
+}
+
+/// Answers requests for data; `change` is what it does to the first byte of content.
+async fn serves(stream: FrameStream, chunks: Vec<Chunk>, root: ChunkId, change: u8) {
     let (mut reader, mut writer) = stream.split();
     while let Ok(Some(frame)) = reader.read().await {
         let Envelope { req, body } = decode::<Envelope<DataRequest>>(&frame).unwrap();
@@ -436,7 +441,7 @@ async fn lies(stream: FrameStream, chunks: Vec<Chunk>, root: ChunkId) {
             DataRequest::Have { .. } => vec![DataResponse::Have { complete: true, bitmap: Vec::new() }],
             DataRequest::GetManifest { .. } => vec![chunk_data(&chunks, root, 0), DataResponse::End],
             DataRequest::GetChunks { ids, .. } => {
-                ids.into_iter().map(|id| chunk_data(&chunks, id, 1)).chain([DataResponse::End]).collect()
+                ids.into_iter().map(|id| chunk_data(&chunks, id, change)).chain([DataResponse::End]).collect()
             }
             DataRequest::Cancel { .. } => continue,
         };
@@ -516,4 +521,102 @@ fn provider_that_sends_wrong_bytes_is_banned_and_nothing_of_it_is_stored() {
     assert_eq!((status.n_versions, status.n_peers), (1, 0));
     let pages = chunks_of_it.len() as u64 - built.n_chunks;
     assert!(status.chunks.n_chunks <= pages, "only pages, which were right, are stored: {:?}", status.chunks);
+}
+
+/// Says that it has everything, and answers what it is then asked for with the beginning of a frame.
+async fn begins(stream: FrameStream, ended: async_channel::Sender<()>) {
+    let (mut reader, mut writer) = stream.split();
+    let mut has_begun = false;
+    while let Ok(Some(frame)) = reader.read().await {
+        let Envelope { req, body } = decode::<Envelope<DataRequest>>(&frame).unwrap();
+        let written = if has_begun {
+            Ok(())
+        } else if let DataRequest::Have { .. } = body {
+            let body = DataResponse::Have { complete: true, bitmap: Vec::new() };
+            writer.write(&encode(&Envelope { req, body })).await
+        } else {
+            has_begun = true;
+            writer.write_part(10_000, &[0; 100]).await
+        };
+        if written.is_err() {
+            break;
+        }
+    }
+    if has_begun {
+        // The test may have heard enough.
+        let _ = ended.send(()).await;
+    }
+}
+
+#[test]
+fn provider_that_stops_in_an_answer_loses_its_stream_and_another_is_asked() {
+    let node = TestNode::start("");
+    let key = user(1);
+    let noise: Vec<u8> = (0..4_000_u32).flat_map(|i| hash(&i.to_le_bytes())).collect();
+    let (chunks_of_it, built) = built(&noise);
+    let root = topic(&key, "t");
+    let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
+    let dataset = sign(&key, Some(root.id().into()), &[&root], dataset);
+    let version = version_of(&dataset, built.manifest, built.content, (built.size, built.n_files));
+    let version = sign(&key, Some(root.id().into()), &[&dataset], version);
+    run(async |spawner| {
+        let mut peer = Played::connect(spawner, &node).await;
+        let mut stream = peer.open(Protocol::Sync).await;
+        let ops = [&root, &dataset, &version].map(|op| ByteBuf::from(op.bytes())).to_vec();
+        node.patience.divide(300);
+        let SyncResponse::Pushed { accepted: 3, .. } = peer.asks(&mut stream, 1, SyncRequest::PushOps { ops }).await
+        else {
+            panic!("the operations are taken");
+        };
+        let (fetched, is_here) = async_channel::bounded(1);
+        let asking = {
+            let mut client = node.connect();
+            client.open(None);
+            std::thread::spawn(move || {
+                let reference: Reference = "t/d".parse().unwrap();
+                let result = client.call(Request::Fetch { reference });
+                fetched.send_blocking(()).unwrap();
+                result.map(drop)
+            })
+        };
+        let (told, ended) = async_channel::unbounded();
+        let begin = |peer: &mut Played| {
+            for stream in std::mem::take(&mut peer.asked) {
+                spawner.spawn("begins", begins(stream, told.clone())).detach();
+            }
+        };
+        loop {
+            begin(&mut peer);
+            match select(pin!(peer.net.next()), pin!(ended.recv())).await {
+                Either::Left((NetEvent::Inbound { protocol: Protocol::Data, stream, .. }, _)) => {
+                    peer.asked.push(stream);
+                }
+                Either::Left(_) => {}
+                Either::Right(_) => break,
+            }
+        }
+        node.patience.divide(1);
+        // The one who stops is still there; it is another who answers.
+        let mut honest = Played::connect_as(user(98), spawner, &node).await;
+        loop {
+            begin(&mut peer);
+            for stream in std::mem::take(&mut honest.asked) {
+                let page = ChunkId::from(built.manifest);
+                spawner.spawn("serves", serves(stream, chunks_of_it.clone(), page, 0)).detach();
+            }
+            let (first, second) = (pin!(peer.net.next()), pin!(honest.net.next()));
+            match select(select(first, second), pin!(is_here.recv())).await {
+                Either::Left((Either::Left((NetEvent::Inbound { protocol: Protocol::Data, stream, .. }, _)), _)) => {
+                    peer.asked.push(stream);
+                }
+                Either::Left((Either::Right((NetEvent::Inbound { protocol: Protocol::Data, stream, .. }, _)), _)) => {
+                    honest.asked.push(stream);
+                }
+                Either::Left(_) => {}
+                Either::Right(_) => break,
+            }
+        }
+        assert_eq!(asking.join().unwrap(), Ok(()), "the stream was given up, and not the fetch");
+    });
+    node.is_well();
 }
