@@ -379,7 +379,7 @@ pub const MAX_CONFIG_LEN: usize = 256 << 10;
 pub const MAX_CALLS_PER_SESSION: usize = 64;
 /// Control sessions at the same time.
 pub const MAX_SESSIONS: usize = 64;
-/// A control session without traffic is closed after this.
+/// A control session without traffic is closed after this; when all are taken, after [`CONTROL_STALL`].
 pub const SESSION_IDLE: Duration = Duration::from_secs(1_800);
 /// Peers that are remembered, connected or not; the ones that were away for longest are forgotten first.
 pub const MAX_KNOWN_PEERS: usize = 512;

@@ -9,7 +9,7 @@
 //! wait for their turn, nothing large is read: it would take the memory from those whose turn it is. Whoever leaves
 //! meanwhile is noticed; a cancellation is when what was sent before it can be read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -76,6 +76,7 @@ pub(crate) async fn run(ctx: Rc<Context>, stream: Async<UnixStream>, uid: Option
         ended,
         call_ended,
         caller: Caller { user: None, uid, operator: false },
+        is_in_frame: Cell::new(false),
     };
     let result = {
         let serving = pin!(session.serve(&mut input));
@@ -142,6 +143,14 @@ type Calls = Rc<RefCell<BTreeMap<u32, Call>>>;
 type Input<'a> = BufReader<&'a Async<UnixStream>>;
 type Frame = (ClientFrame, Option<Permit>);
 
+/// Why an idle session ends.
+enum Idle {
+    /// It keeps the place of another.
+    Crowded,
+    /// It is idle for so long that its client is forgotten.
+    Long,
+}
+
 struct Session {
     ctx: Rc<Context>,
     stream: Rc<Async<UnixStream>>,
@@ -151,6 +160,8 @@ struct Session {
     ended: Sender<()>,
     call_ended: Receiver<()>,
     caller: Caller,
+    /// Whether a frame has begun to come.
+    is_in_frame: Cell<bool>,
 }
 
 impl Session {
@@ -175,12 +186,16 @@ impl Session {
     async fn next_frame(&self, input: &mut Input<'_>) -> Result<Option<Frame>, SessionError> {
         let reading = pin!(self.read_frame(input));
         let over = async {
-            match select(pin!(self.ctx.shutdown.wait()), pin!(Timer::after(SESSION_IDLE))).await {
+            match select(pin!(self.ctx.shutdown.wait()), pin!(self.idle())).await {
                 Either::Left(_) => {
                     self.calls_ended().await;
                     refused(ErrorCode::Cancelled, "the node is stopping")
                 }
-                Either::Right(_) => {
+                Either::Right((Idle::Crowded, _)) => {
+                    let failure = Failure::new(ErrorCode::Busy, "the session was idle while all places were taken");
+                    SessionError::Refused(failure.hinted("open another session when there is something to do"))
+                }
+                Either::Right((Idle::Long, _)) => {
                     // A call that takes long is traffic enough.
                     self.calls_ended().await;
                     refused(ErrorCode::Timeout, "the session was idle for 30 minutes")
@@ -193,13 +208,28 @@ impl Session {
         }
     }
 
+    /// Waits until the session has been idle for too long.
+    async fn idle(&self) -> Idle {
+        let mut waited = Duration::ZERO;
+        while waited < SESSION_IDLE {
+            Timer::after(self.ctx.patience.of(CONTROL_STALL)).await;
+            waited += CONTROL_STALL;
+            if self.ctx.is_crowded() && self.calls.borrow().is_empty() && !self.is_in_frame.get() {
+                return Idle::Crowded;
+            }
+        }
+        Idle::Long
+    }
+
     /// The next frame, with the memory that it holds when it is large; `None` when the client has left.
     async fn read_frame(&self, input: &mut Input<'_>) -> Result<Option<Frame>, SessionError> {
         let mut header = [0; frame::HEADER_LEN];
+        self.is_in_frame.set(false);
         let first = input.read(&mut header).await?;
         if first == 0 {
             return Ok(None);
         }
+        self.is_in_frame.set(true);
         input.read_exact(&mut header[first..]).await?;
         let len = frame::payload_len(header, MAX_CONTROL_FRAME)
             .map_err(|error| refused(ErrorCode::Invalid, format!("what arrived is no control frame: {error}")))?;

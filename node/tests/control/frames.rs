@@ -107,6 +107,24 @@ fn clients_that_stop_in_a_frame_make_way_when_all_places_are_taken() {
 }
 
 #[test]
+fn idle_session_makes_way_when_all_places_are_taken() {
+    let node = TestNode::start("");
+    let mut idle = node.session(&user(1));
+    let mut others: Vec<Client> = (1..MAX_SESSIONS).map(|_| node.connect()).collect();
+    for other in &mut others {
+        other.open(None);
+    }
+    node.patience.divide(600);
+    // From its last call on.
+    assert_eq!(idle.call(Request::Ping), Ok(Vec::new()));
+    assert_eq!(idle.refused().code, ErrorCode::Busy);
+    node.patience.divide(1);
+    assert_eq!(others[0].call(Request::Ping), Ok(Vec::new()), "there is a place again, the others stay");
+    drop(others);
+    node.is_well();
+}
+
+#[test]
 fn login_must_be_signed_by_the_user_it_names_for_this_session() {
     let node = TestNode::start("");
     let (key, other) = (user(1), user(2));
