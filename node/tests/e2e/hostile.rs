@@ -242,7 +242,8 @@ fn damaged_chunk_is_never_given_out_and_comes_again_from_a_peer() -> Result<()> 
 #[test]
 fn catalog_that_was_lost_comes_again_from_a_peer() -> Result<()> {
     let mut two = Two::start()?;
-    let file = write(&two.a, "f", "content")?;
+    let file = two.a.work("noise.bin");
+    generate::noise(&file, 256 << 10, 9)?;
     publish(&two.a, &file, "t/f")?;
     sees(&two.b, "t/f@1.0.0")?;
     get(&two.b, "t/f", "out")?;
@@ -252,9 +253,9 @@ fn catalog_that_was_lost_comes_again_from_a_peer() -> Result<()> {
     two.b.bib(["peer", "connect", &address(&two.a)?])?;
     sees(&two.b, "t/f@1.0.0")?;
     same::file(&file, &get(&two.b, "t/f", "again")?)?;
-    // The chunks were here all the time.
+    // The chunks were here all the time; that may have been found out after the other node was asked what it has.
     let received = two.b.figure("wire_received")?;
-    ensure(received == 0, || format!("{received} bytes came again"))
+    ensure(received < 1_024, || format!("{received} bytes came again"))
 }
 
 #[test]
