@@ -56,15 +56,16 @@ impl Drop for Begun {
 
 /// Ends the times that have run out, and finds content that nobody can see any more.
 async fn release(ctx: &Context, how: &How) -> Result<(), Failure> {
-    // What is found hidden at first may be named by a version that came meanwhile: whoever gives no grace looks twice.
+    // What is found hidden may be named by a version that came meanwhile: whoever gives no grace looks again, and then only
+    // for what is seen.
     let looks = if how.min_age < PRESSED_AGE { 2 } else { 1 };
-    for _ in 0..looks {
+    for look in 0..looks {
         let n_versions =
             ctx.store.read(|read| read.len(Table::Versions)).await.map_err(|error| store_failure(&error))?;
         let mut walk = Hidden::new(n_versions, seed()?);
         loop {
             let began = Instant::now();
-            let (next, found) = ctx
+            let (next, mut found) = ctx
                 .store
                 .read(move |read| {
                     let mut walk = walk;
@@ -75,6 +76,9 @@ async fn release(ctx: &Context, how: &How) -> Result<(), Failure> {
                 .map_err(|error| store_failure(&error))?;
             walk = next;
             let is_last = found.is_last;
+            if look > 0 {
+                found.hidden.clear();
+            }
             if !found.hidden.is_empty() || !found.shown.is_empty() {
                 let command = Command::Release { hidden: found.hidden, shown: found.shown };
                 ctx.store.apply(command).await.map_err(|error| store_failure(&error))?;

@@ -124,6 +124,41 @@ fn deleted_dataset_gives_its_bytes_back_while_others_are_published_fetched_and_r
 }
 
 #[test]
+fn collections_without_grace_take_nothing_of_what_is_published_beside_them() -> Result<()> {
+    const EACH: u64 = 40;
+    let one = One::start()?;
+    let n_ended = std::sync::atomic::AtomicU64::new(0);
+    let people = |who: u64| -> Result<Vec<(PathBuf, String)>> {
+        let files = (0..EACH).map(|n| {
+            let file = noise(&one.home, &format!("f{who}-{n}"), 2_000, who * EACH + n)?;
+            let name = format!("t/d{who}-{n}");
+            publish(&one.home, &file, &name)?;
+            Ok((file, name))
+        });
+        let published = files.collect();
+        n_ended.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        published
+    };
+    let (published, n_collected) = std::thread::scope(|scope| {
+        let people: Vec<_> = (0..2).map(|who| scope.spawn(move || people(who))).collect();
+        let mut n_collected = 0_u64;
+        while n_ended.load(std::sync::atomic::Ordering::Relaxed) < 2 {
+            gc(&one.home)?;
+            n_collected += 1;
+        }
+        let published: Result<Vec<_>> =
+            people.into_iter().map(|one| one.join().map_err(|_| "the publisher panicked")?).collect();
+        Ok::<_, Failure>((published?, n_collected))
+    })?;
+    ensure(n_collected > 2, || format!("{n_collected} collections"))?;
+    for (file, name) in published.into_iter().flatten() {
+        same::file(&file, &get(&one.home, &name, "out")?)?;
+        std::fs::remove_file(one.home.work("out")).during("remove a file")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn pinned_content_outlives_its_dataset_and_an_unpinned_one_goes() -> Result<()> {
     let one = One::start()?;
     let file = noise(&one.home, "f.bin", 4 * MIB, 1)?;
