@@ -228,6 +228,9 @@ impl std::fmt::Debug for Lease {
 /// What a sweep takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SweepRules {
+    /// The collection that it belongs to: its seed. What was asked for another one, and comes late, must not sweep with the
+    /// marks of this one.
+    pub number: u64,
     /// The time now.
     pub now: Timestamp,
     /// A chunk that nothing names stays until its segment has been known for so long. What is marked stays in any case,
@@ -378,7 +381,7 @@ pub trait ChunkStore: Send + Sync {
 
     /// Begins a collection. From here on every chunk that is put or found counts as marked, and so does what was noted for
     /// the leases that are out now. `filter_bytes` bounds the memory of the marks: with less, more garbage is taken for
-    /// marked, and stays until a later collection, which has another `seed`.
+    /// marked, and stays until a later collection, which has another `seed`; that also is its number.
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another collection goes on.

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bib_storage_redb::disk::{Disk, DiskFile};
+use bib_storage_redb::disk::{Disk, DiskFile, Unreadable};
 
 use crate::rng::Rng;
 
@@ -245,6 +245,8 @@ struct World {
     fail_syncs: BTreeSet<u64>,
     fail_reads: bool,
     no_holes: bool,
+    /// A byte of a file that cannot be read any more.
+    bad: BTreeMap<u64, u64>,
     capacity_blocks: Option<u64>,
     rng: Option<Rng>,
 }
@@ -380,6 +382,14 @@ impl FaultyDisk {
         self.world().fail_reads = fail;
     }
 
+    /// Lets no read of a byte of a file succeed any more, as over a bad sector.
+    pub fn spoil(&self, name: &str, at: u64) {
+        let mut world = self.world();
+        if let Some(file) = world.state.names.get(name).copied() {
+            world.bad.insert(file, at);
+        }
+    }
+
     /// Lets files have no holes, as on some file systems.
     pub fn forbid_holes(&self) {
         self.world().no_holes = true;
@@ -509,6 +519,10 @@ impl DiskFile for FaultyFile {
         }
         if world.fail_reads {
             return Err(io::Error::other(format!("{}: the medium does not answer", self.name)));
+        }
+        let bad = world.bad.get(&self.file);
+        if bad.is_some_and(|at| (offset..offset + buf.len() as u64).contains(at)) {
+            return Err(io::Error::other(Unreadable(format!("{}: a sector cannot be read", self.name))));
         }
         world.read_bytes += buf.len() as u64;
         let visible = world.state.files.get(&self.file).map(|file| file.visible.as_slice()).unwrap_or_default();

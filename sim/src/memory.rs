@@ -200,6 +200,8 @@ struct Chunks {
     known: BTreeMap<ChunkId, Timestamp>,
     /// Chunks that a collection keeps, while one goes on.
     marked: Option<BTreeSet<ChunkId>>,
+    /// The number of that collection.
+    collection: u64,
     /// What was put or found while leases are out; it is for all of them together.
     leased: BTreeSet<ChunkId>,
     leases: Weak<()>,
@@ -347,13 +349,14 @@ impl ChunkStore for MemoryChunkStore {
         Lease::new(lease)
     }
 
-    fn begin_gc(&self, _: usize, _: u64) -> Result<(), StoreError> {
+    fn begin_gc(&self, _: usize, seed: u64) -> Result<(), StoreError> {
         let mut chunks = self.chunks();
         if chunks.marked.is_some() {
             return Err(StoreError::Locked("another collection goes on".to_owned()));
         }
         let kept = if chunks.leases.strong_count() > 0 { chunks.leased.clone() } else { BTreeSet::new() };
         chunks.marked = Some(kept);
+        chunks.collection = seed;
         Ok(())
     }
 
@@ -365,7 +368,11 @@ impl ChunkStore for MemoryChunkStore {
 
     fn sweep_step(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError> {
         let chunks = &mut *self.chunks();
-        let marked = chunks.marked.as_ref().ok_or_else(|| StoreError::Io(io::Error::other("no collection goes on")))?;
+        let marked = chunks
+            .marked
+            .as_ref()
+            .filter(|_| chunks.collection == rules.number)
+            .ok_or_else(|| StoreError::Io(io::Error::other("no collection goes on")))?;
         let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(ChunkId::from_bytes(cursor.0)));
         let mut step = SweepStep::default();
         let mut dead = Vec::new();

@@ -27,7 +27,8 @@ const BOUNDS: Bounds = Bounds {
     reclaim_records: 9,
 };
 const CACHE: usize = 256 << 10;
-const RULES: SweepRules = SweepRules { now: Timestamp(1), min_age: Duration::ZERO, dry_run: false, max_chunks: 16 };
+const RULES: SweepRules =
+    SweepRules { number: 7, now: Timestamp(1), min_age: Duration::ZERO, dry_run: false, max_chunks: 16 };
 
 fn survivors_of_each_step() -> u64 {
     std::env::var("BIB_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
@@ -89,7 +90,7 @@ fn collect(
     done: &mut Done,
     between: &mut dyn FnMut(&SegmentStore, &mut Done) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    store.begin_gc(16 << 10, 7)?;
+    store.begin_gc(16 << 10, RULES.number)?;
     let mut work = || -> Result<(), StoreError> {
         kept.iter().flat_map(|i| &datasets[*i].0).for_each(|chunk| store.mark(&chunk.id()));
         let mut after = None;
@@ -321,6 +322,36 @@ fn full_disk_gives_space_back() {
         goes_on(&disk.survivors(free), &datasets, None, &kept);
     }
     assert!(n_full < 30, "{n_full} of 60 found no room for the commit");
+}
+
+#[test]
+fn sector_that_cannot_be_read_hurts_one_chunk_and_nothing_else() {
+    let datasets = datasets(8, 4);
+    let disk = FaultyDisk::new();
+    let store = open(&disk, None).unwrap();
+    datasets.iter().for_each(|dataset| put(&store, dataset).unwrap());
+    store.flush().unwrap();
+    let victim = &datasets[0].0[3];
+    let segment = disk.bytes("0000000000.seg").unwrap();
+    let at = segment.windows(32).position(|bytes| bytes == &victim.encoded()[..32]).unwrap();
+    disk.spoil("0000000000.seg", at as u64);
+    let (mut damaged, mut chunks, mut after) = (0, 0, None);
+    loop {
+        let step = store.scrub_step(after, 5_000).unwrap();
+        (damaged, chunks) = (damaged + step.damaged, chunks + step.chunks);
+        after = step.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((damaged, chunks), (1, 28), "what lies behind it is read as well");
+    assert!(store.is_damaged(&victim.id()).unwrap() && !store.has(&victim.id()).unwrap());
+    assert!(store.put(victim).unwrap(), "it is written elsewhere");
+    store.flush().unwrap();
+    let all: BTreeSet<usize> = (0..datasets.len()).collect();
+    check(&store, &datasets, &all, "healed");
+    collect(&store, &datasets, &all, &mut Done::new(4), &mut |_, _| Ok(())).unwrap();
+    check(&store, &datasets, &all, "collected");
 }
 
 #[test]

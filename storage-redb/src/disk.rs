@@ -115,6 +115,18 @@ pub trait Disk: Send + Sync {
     }
 }
 
+/// The medium does not give bytes back, as behind a bad sector: what was there is lost, and the rest is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+impl Unreadable {
+    /// Whether an error is one.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
 /// A folder of the operating system.
 #[derive(Debug)]
 pub struct Folder {
@@ -160,7 +172,11 @@ impl FolderFile {
 
 impl DiskFile for FolderFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.named(self.file.read_exact_at(buf, offset))
+        self.file.read_exact_at(buf, offset).map_err(|error| {
+            let is_medium = error.raw_os_error() == Some(Errno::IO.raw_os_error());
+            let error = named(&self.path, &error);
+            if is_medium { io::Error::other(Unreadable(error.to_string())) } else { error }
+        })
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -113,7 +113,7 @@ impl Pin {
         }
         next.release_unnamed(steady);
         let step = if min_age.is_zero() { Duration::ZERO } else { limits::MAX_GRACE_STEP };
-        if next.released_at.is_some_and(|since| since.saturating_add(min_age + step) <= steady) {
+        if next.released_at.is_some_and(|since| since.saturating_add(min_age.saturating_add(step)) <= steady) {
             next.released_at = None;
             let is_wanted = next.is_kept || next.staged_until.is_some();
             if next.n_versions == 0 && !is_wanted {

@@ -57,7 +57,7 @@ pub(crate) fn collect(backup: &Repository, seed: u64, now: Timestamp, stop: &Ato
             Ok(())
         })?;
     }
-    let rules = SweepRules { now, min_age: Duration::ZERO, dry_run: false, max_chunks: BACKUP_SWEEP };
+    let rules = SweepRules { number: seed, now, min_age: Duration::ZERO, dry_run: false, max_chunks: BACKUP_SWEEP };
     let mut after = None;
     loop {
         after = chunks.sweep_step(&rules, after)?.next;

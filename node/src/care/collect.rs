@@ -179,15 +179,21 @@ async fn once(ctx: &Context, how: &How, tell: &Tell<'_>) -> Result<Collected, Fa
     let stores = ctx.store.stores();
     let before = ctx.store.blocking("figures", |stores| stores.chunks().stats()).await;
     let before = before.map_err(|error| store_failure(&error))?;
-    stores.chunks().begin_gc(ctx.budget.gc_filter, seed()?).map_err(|error| store_failure(&error))?;
+    let number = seed()?;
+    stores.chunks().begin_gc(ctx.budget.gc_filter, number).map_err(|error| store_failure(&error))?;
     let begun = Begun(stores);
     let figures = mark(ctx, how, before.n_chunks, tell).await?;
     let mut collected = Collected { dry_run: how.dry_run, ..Collected::default() };
     let (mut after, mut seen) = (None, 0u64);
     loop {
         let began = Instant::now();
-        let rules =
-            SweepRules { now: timestamp(), min_age: how.sweep_age, dry_run: how.dry_run, max_chunks: SWEEP_CHUNKS };
+        let rules = SweepRules {
+            number,
+            now: timestamp(),
+            min_age: how.sweep_age,
+            dry_run: how.dry_run,
+            max_chunks: SWEEP_CHUNKS,
+        };
         let step = ctx
             .store
             .blocking("sweep", move |stores| stores.chunks().sweep_step(&rules, after))

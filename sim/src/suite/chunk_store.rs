@@ -208,7 +208,7 @@ fn failed_flush_ends_writing(bed: &dyn ChunkStoreBed) {
 }
 
 const NOW: Timestamp = Timestamp(1_000_000_000_000_000);
-const RULES: SweepRules = SweepRules { now: NOW, min_age: Duration::ZERO, dry_run: false, max_chunks: 7 };
+const RULES: SweepRules = SweepRules { number: 1, now: NOW, min_age: Duration::ZERO, dry_run: false, max_chunks: 7 };
 
 /// Sweeps and gives back; the sums over all steps.
 fn sweep(store: &dyn ChunkStore, rules: SweepRules) -> SweepStep {
@@ -238,9 +238,11 @@ fn a_collection_takes_what_nobody_marked_and_nothing_else(bed: &dyn ChunkStoreBe
     let only = |chunks: Vec<(usize, Chunk)>| -> Vec<Chunk> { chunks.into_iter().map(|(_, chunk)| chunk).collect() };
     let (live, dead) = (only(live), only(dead));
     assert!(store.sweep_step(&RULES, None).is_err(), "a sweep belongs to a collection");
-    store.begin_gc(64 << 10, 1).expect("none goes on");
-    assert!(matches!(store.begin_gc(64 << 10, 1), Err(StoreError::Locked(_))));
+    store.begin_gc(64 << 10, RULES.number).expect("none goes on");
+    assert!(matches!(store.begin_gc(64 << 10, RULES.number), Err(StoreError::Locked(_))));
     live.iter().for_each(|chunk| store.mark(&chunk.id()));
+    let of_another = SweepRules { number: RULES.number + 1, ..RULES };
+    assert!(store.sweep_step(&of_another, None).is_err(), "a sweep of another collection comes too late");
     let swept = sweep(&*store, RULES);
     store.end_gc();
     assert_eq!((swept.seen, swept.dead_chunks), (120, 80));
@@ -263,7 +265,7 @@ fn a_collection_takes_what_nobody_marked_and_nothing_else(bed: &dyn ChunkStoreBe
     assert_held(&*store, &live);
     store.flush().expect("written");
     // A second collection has nothing to do.
-    store.begin_gc(64 << 10, 2).expect("none goes on");
+    store.begin_gc(64 << 10, RULES.number).expect("none goes on");
     live.iter().chain(&dead).for_each(|chunk| store.mark(&chunk.id()));
     assert_eq!(sweep(&*store, RULES).dead_chunks, 0);
     store.end_gc();
@@ -277,7 +279,7 @@ fn what_is_young_or_only_counted_stays(bed: &dyn ChunkStoreBed) {
     store.flush().expect("written");
     let day = Duration::from_secs(86_400);
     let collect = |rules| {
-        store.begin_gc(64 << 10, 3).expect("none goes on");
+        store.begin_gc(64 << 10, RULES.number).expect("none goes on");
         let swept = sweep(&*store, rules);
         store.end_gc();
         (swept.dead_chunks, swept.young_chunks)
@@ -300,7 +302,7 @@ fn what_is_put_or_found_while_a_collection_goes_on_stays(bed: &dyn ChunkStoreBed
     put_all(&*store, &chunks);
     store.flush().expect("written");
     let late = noise(23, 10, 3_000);
-    store.begin_gc(64 << 10, 4).expect("none goes on");
+    store.begin_gc(64 << 10, RULES.number).expect("none goes on");
     for chunk in &chunks[..10] {
         assert!(store.has(&chunk.id()).expect("readable"));
     }
@@ -326,7 +328,7 @@ fn what_is_found_under_a_lease_stays(bed: &dyn ChunkStoreBed) {
     for chunk in &chunks[..10] {
         assert!(store.has(&chunk.id()).expect("readable"));
     }
-    store.begin_gc(64 << 10, 5).expect("none goes on");
+    store.begin_gc(64 << 10, RULES.number).expect("none goes on");
     // It was out when the collection began.
     drop(lease);
     assert_eq!(sweep(&*store, RULES).dead_chunks, 20);
@@ -334,7 +336,7 @@ fn what_is_found_under_a_lease_stays(bed: &dyn ChunkStoreBed) {
     assert_held(&*store, &chunks[..10]);
     // What was held for it is not held for others.
     let lease = store.lease();
-    store.begin_gc(64 << 10, 6).expect("none goes on");
+    store.begin_gc(64 << 10, RULES.number).expect("none goes on");
     assert_eq!(sweep(&*store, RULES).dead_chunks, 10);
     store.end_gc();
     drop(lease);
@@ -346,8 +348,8 @@ fn collections_disturb_neither_readers_nor_writers(bed: &dyn ChunkStoreBed) {
     put_all(&*store, &kept);
     store.flush().expect("written");
     let n_ended = AtomicUsize::new(0);
-    let collect = |seed| {
-        store.begin_gc(64 << 10, seed).expect("none goes on");
+    let collect = || {
+        store.begin_gc(64 << 10, RULES.number).expect("none goes on");
         kept.iter().for_each(|chunk| store.mark(&chunk.id()));
         sweep(&*store, RULES);
         store.end_gc();
@@ -375,13 +377,11 @@ fn collections_disturb_neither_readers_nor_writers(bed: &dyn ChunkStoreBed) {
                 n_ended.fetch_add(1, Ordering::Relaxed);
             });
         }
-        let mut seed = 0;
         while n_ended.load(Ordering::Relaxed) < 4 {
-            collect(seed);
-            seed += 1;
+            collect();
         }
     });
-    collect(u64::MAX);
+    collect();
     assert_held(&*store, &kept);
     assert_eq!(store.stats().expect("readable").n_chunks, kept.len() as u64);
 }

@@ -95,6 +95,8 @@ impl Noted {
 /// A collection that goes on.
 #[derive(Debug)]
 struct Collection {
+    /// What its sweeps have to name.
+    number: u64,
     marked: Arc<Filter>,
     /// Notes of the leases that were out when it began, kept though the leases end.
     kept: Vec<Arc<Filter>>,
@@ -171,7 +173,7 @@ impl SegmentStore {
         notes.forget();
         notes.marked = Some(marked.clone());
         let kept = notes.leases.iter().cloned().collect();
-        *collection = Some(Collection { marked, kept, segments: BTreeMap::new(), space: None });
+        *collection = Some(Collection { number: seed, marked, kept, segments: BTreeMap::new(), space: None });
         Ok(())
     }
 
@@ -224,7 +226,8 @@ impl SegmentStore {
 
     pub(super) fn sweep(&self, rules: &SweepRules, after: Option<SweepCursor>) -> Result<SweepStep, StoreError> {
         let mut collection = lock(&self.collecting.collection);
-        let collection = collection.as_mut().ok_or_else(none_goes_on)?;
+        let collection = collection.as_mut().filter(|collection| collection.number == rules.number);
+        let collection = collection.ok_or_else(none_goes_on)?;
         if after.is_none() {
             collection.segments = self.note_segments(rules)?;
         }
@@ -458,7 +461,10 @@ impl SegmentStore {
         }
         if is_copied {
             self.unlink(segment)?;
-            return done(Reclaim::Rewritten, before.saturating_sub(live_bytes), live_bytes);
+            lock(&self.writer).freed(before);
+            let freed_bytes = before.saturating_sub(live_bytes);
+            let action = Reclaim::Rewritten;
+            return Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes: live_bytes }));
         }
         if after < before { done(Reclaim::Punched, before - after, 0) } else { Ok(None) }
     }
@@ -511,7 +517,10 @@ impl SegmentStore {
             };
             if self.is_copied(copied, is_full)? {
                 self.unlink(segment)?;
-                return done(Reclaim::Rewritten, allocated.saturating_sub(live_bytes), live_bytes);
+                lock(&self.writer).freed(allocated);
+                let freed_bytes = allocated.saturating_sub(live_bytes);
+                let action = Reclaim::Rewritten;
+                return Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes: live_bytes }));
             }
         }
         if after < allocated { done(Reclaim::Punched, allocated - after, 0) } else { Ok(None) }

@@ -10,7 +10,8 @@ use bib_core::time::Timestamp;
 use super::{Bounds, SegmentStore};
 use crate::disk::Folder;
 
-const RULES: SweepRules = SweepRules { now: Timestamp(1), min_age: Duration::ZERO, dry_run: false, max_chunks: 1_000 };
+const RULES: SweepRules =
+    SweepRules { number: 1, now: Timestamp(1), min_age: Duration::ZERO, dry_run: false, max_chunks: 1_000 };
 
 fn open(path: &Path, bounds: Bounds) -> SegmentStore {
     SegmentStore::open_bounded(Box::new(Folder::new(path.to_owned()).unwrap()), 1 << 20, [7; 16], bounds).unwrap()
@@ -29,7 +30,7 @@ fn assert_held<'a>(store: &SegmentStore, chunks: impl IntoIterator<Item = &'a Ch
 
 /// Keeps every `n`-th chunk; what was given back.
 fn collect(store: &SegmentStore, chunks: &[Chunk], n: usize) -> Vec<Reclaimed> {
-    store.begin_gc(1 << 16, 1).unwrap();
+    store.begin_gc(1 << 16, RULES.number).unwrap();
     chunks.iter().step_by(n).for_each(|chunk| store.mark(&chunk.id()));
     let mut after = None;
     loop {

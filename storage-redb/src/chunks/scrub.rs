@@ -105,6 +105,8 @@ impl SegmentStore {
                 }
                 Ok(true)
             }
+            // Given up or moved while it was read.
+            Record::Damaged if self.find(key)? != Some(*location) => Ok(true),
             Record::Damaged => {
                 log::error!(segment = location.segment, offset = location.offset; "a chunk is damaged");
                 self.note_damaged(key, location)?;

@@ -47,7 +47,7 @@ use super::scrub::Scrubbing;
 use super::segments::{self, Found, OpenSegments, segment_name, segment_number};
 use crate::crypto::{self, Keyring, SEALED_OVERHEAD, SegmentKey, SegmentSeal};
 use crate::database::{lock, write_error};
-use crate::disk::{Disk, DiskFile, Meter};
+use crate::disk::{Disk, DiskFile, Meter, Unreadable};
 
 mod reseal;
 
@@ -615,9 +615,9 @@ fn damaged(id: &ChunkId, location: &Location, what: &dyn std::fmt::Display) -> S
     StoreError::Corrupt(format!("chunk {id} in {place}: {what}"))
 }
 
-/// Whether an error says that bytes that should be in a file are not there.
+/// Whether an error says that bytes that should be in a file are not there, or cannot be read from the medium any more.
 pub(super) fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) || Unreadable::is(error)
 }
 
 impl Writer {
@@ -693,9 +693,7 @@ impl SegmentStore {
     /// The chunk at a place; or why it is not there.
     fn read(&self, id: &ChunkId, key: &Key, location: &Location) -> Result<Result<Chunk, String>, StoreError> {
         let payload = match self.payload(key, location) {
-            Err(StoreError::Io(error))
-                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) =>
-            {
+            Err(StoreError::Io(error)) if is_absent(&error) => {
                 return Ok(Err(error.to_string()));
             }
             Ok(Payload::Damaged(what)) => return Ok(Err(what.to_owned())),

@@ -100,7 +100,9 @@ impl SegmentStore {
         }
         let mut writer = self.writable()?;
         self.flush_locked(&mut writer)?;
-        if writer.figures.tail.is_some_and(|(tail, _)| tail == number) {
+        // The index may still name it although all that was found behind it was known before.
+        let tails = [writer.figures.tail, writer.committed.tail];
+        if tails.into_iter().flatten().any(|(tail, _)| tail == number) {
             self.begin_segment(&mut writer)?;
         }
         let freed = file.allocated()?;
@@ -134,7 +136,13 @@ impl SegmentStore {
     /// Moves a chunk, if this is the record that counts, and, where that is asked, if its bytes have the hash that its
     /// key is of; the bytes that it takes now.
     fn move_record(&self, key: &Key, location: &Location, verify: bool) -> Result<u64, StoreError> {
-        if self.find(key)? != Some(*location) {
+        let mut held = self.find(key)?;
+        if held.is_none() {
+            // A sweep that fails takes back that it gave the chunk up; one under way holds this lock.
+            let _writer = self.writable()?;
+            held = self.find(key)?;
+        }
+        if held != Some(*location) {
             return Ok(0);
         }
         let Payload::Whole(payload) = self.payload(key, location)? else { return Ok(0) };
