@@ -62,11 +62,13 @@ impl IdentityError {
                 "check the data directory with `ls -l`; it must belong to the user that runs bibd".to_owned()
             }
             Self::TooWide { path, .. } => format!(
-                "if nobody can have read it: `chmod 600 {0}`; else remove it, and the node gets a new identity",
+                "if nobody can have read it: `chmod 600 {0}`; else move it away, and the node gets a new identity (what is \
+                 encrypted then opens only with shares of its key)",
                 path.display()
             ),
             Self::Damaged { path, .. } => format!(
-                "put a copy of the key in its place, or remove `{}`, and the node gets a new identity",
+                "put a copy of the key in its place; without one, move `{}` away and keep it: the node then gets a new \
+                 identity, and what is encrypted opens only with shares of its key (`bib admin keys recover`)",
                 path.display()
             ),
         }

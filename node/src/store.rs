@@ -6,6 +6,7 @@
 //! Its queue has 256 places; whoever comes when it is full waits. Reads run on the pool, each on a snapshot of its
 //! own. After a failed commit the store takes no more writes, and says why.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,31 @@ const MAX_ROUND: usize = 64;
 const MAX_NEWS: usize = 64;
 /// Name of the folder of the chunk store in the data directory.
 pub(crate) const SEGMENTS: &str = "segments";
+
+/// Name of the catalog in the data directory.
+const CATALOG: &str = "catalog.redb";
+/// Name of the file that says that the catalog was lost: what is in the chunk store may be in use then, and nobody knows.
+const LOST: &str = "catalog.lost";
+
+/// Whether a data directory has lost the catalog of what it stores, so that nothing may be given up.
+pub fn has_lost_catalog(data_dir: &Path) -> bool {
+    data_dir.join(LOST).exists()
+}
+
+fn has_segments(data_dir: &Path) -> bool {
+    let files = std::fs::read_dir(data_dir.join(SEGMENTS)).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.path().extension().is_some_and(|end| end == "seg"))
+}
+
+fn note_lost_catalog(data_dir: &Path) -> Result<(), StoreError> {
+    let text = "The catalog of this data directory was absent while content was there. Nothing is given up while this file is\n\
+                here. Put catalog.redb back, or restore a backup; or remove this file if the content is not wanted.\n";
+    let mut file = std::fs::File::create(data_dir.join(LOST))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::File::open(data_dir)?.sync_all()?;
+    Ok(())
+}
 
 /// Why a chunk from a peer was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -156,10 +182,23 @@ impl Store {
         keyring: Option<Arc<Keyring>>,
     ) -> Result<(Self, StoreThread), StoreError> {
         let folder = Folder::new(data_dir.to_owned())?;
+        // Noted first: a catalog that was made anew does not show it any more.
+        let is_lost = !data_dir.join(CATALOG).exists() && has_segments(data_dir);
+        if is_lost {
+            note_lost_catalog(data_dir)?;
+        }
         let catalog = RedbCatalog::open_with(&folder, budget.catalog_cache, keyring.clone())?;
         let seed = new_seed()?;
         let segments = Folder::new(data_dir.join(SEGMENTS))?;
         let chunks = SegmentStore::open_with(Box::new(segments), budget.index_cache, seed, Bounds::default(), keyring)?;
+        if is_lost && chunks.stats()?.n_chunks == 0 {
+            std::fs::remove_file(data_dir.join(LOST))?;
+        } else if is_lost {
+            log::error!(
+                hint = "put catalog.redb back, or `bib admin restore` a backup";
+                "catalog.redb is absent and there is content: the node begins without what it knew, and gives nothing up"
+            );
+        }
         let shared = Arc::new(Shared {
             catalog,
             chunks,

@@ -413,14 +413,14 @@ fn what_is_marked_at_rest_is_exactly_what_is_in_use() {
 }
 
 /// A world with one version whose content is here.
-fn one(content: &Content) -> World {
+fn one(content: &Content, command: Option<Command>) -> World {
     let mut world = World::new();
     let topic = world.topics[0];
     world.dataset(topic);
     for (id, bytes) in &content.pieces {
         world.store.put(*id, bytes);
     }
-    world.run(&Command::Stage(content.manifest));
+    command.iter().for_each(|command| world.run(command));
     world.publish(world.datasets[0], content.manifest);
     world
 }
@@ -434,7 +434,7 @@ fn deep(seed: u64) -> Content {
 #[test]
 fn damaged_page_ends_the_walk_and_names_what_it_hurts() {
     let content = deep(1);
-    let mut world = one(&content);
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
     let pages = content.pieces.iter().filter(|(_, bytes)| decode::<Page>(bytes).is_ok());
     let pages: Vec<ChunkId> = pages.map(|(id, _)| *id).collect();
     assert!(pages.len() > 3);
@@ -450,7 +450,7 @@ fn damaged_page_ends_the_walk_and_names_what_it_hurts() {
 #[test]
 fn search_shows_the_chunks_of_every_manifest_and_passes_over_what_is_damaged() {
     let content = deep(1);
-    let mut world = one(&content);
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
     let Ok(Page::Root(mut root)) = decode::<Page>(&content.pieces[0].1) else { panic!("a root") };
     root.n_entries = 7;
     let (twin, bytes) = page(&Page::Root(root));
@@ -480,13 +480,30 @@ fn search_shows_the_chunks_of_every_manifest_and_passes_over_what_is_damaged() {
 #[test]
 fn absent_page_is_lost_where_all_should_be_here_and_passed_over_where_it_is_being_fetched() {
     let content = deep(2);
-    let mut world = one(&content);
     let page = content.pieces[1].0;
+    // From others, and on its way.
+    let mut world = one(&content, None);
     world.store.chunks.remove(&page);
+    assert_eq!(world.mark_all().unwrap().n_partial, 1);
+    world.run(&Command::ContentHere(content.manifest));
     let error = world.mark_all().unwrap_err();
     assert!(matches!(error, MarkError::Lost { page: lost, .. } if lost == page), "{error}");
     world.run(&Command::ContentLost(content.manifest));
     assert_eq!(world.mark_all().unwrap().n_partial, 1);
+}
+
+#[test]
+fn absent_page_of_what_was_published_here_stops_every_collection() {
+    let content = deep(2);
+    let page = content.pieces[1].0;
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
+    world.store.chunks.remove(&page);
+    for _ in 0..3 {
+        // Nobody else may have what lies below the page.
+        let error = world.mark_all().unwrap_err();
+        assert!(matches!(error, MarkError::Lost { page: lost, .. } if lost == page), "{error}");
+        world.run(&Command::ContentLost(content.manifest));
+    }
 }
 
 #[test]
@@ -541,7 +558,7 @@ fn pages_that_name_each_other_over_and_over_again_cost_a_bounded_walk() {
 #[test]
 fn shared_pages_are_walked_once() {
     let content = deep(3);
-    let mut world = one(&content);
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
     let alone = world.mark_all().unwrap().n_pages;
     // The same list of chunks under another root.
     let Ok(Page::Root(mut root)) = decode::<Page>(&content.pieces[0].1) else { panic!("a root") };

@@ -110,8 +110,8 @@ impl RedbCatalog {
     pub fn open_with(disk: &dyn Disk, cache_bytes: usize, keyring: Option<Arc<Keyring>>) -> Result<Self, StoreError> {
         Self::open_file(disk, cache_bytes, keyring).map_err(|error| match error {
             StoreError::Corrupt(why) => StoreError::Corrupt(format!(
-                "{why}; move {NAME} out of the data directory and put a copy from a backup in its place, or start \
-                 without one and join your topics again"
+                "{why}; put a copy of {NAME} in its place, or make the node anew from a backup with `bib admin \
+                 restore`; keep the damaged file"
             )),
             StoreError::Locked(name) => StoreError::Locked(format!("{name}; stop the node that has it open")),
             error => error,

@@ -28,7 +28,7 @@ use crate::node::Context;
 use crate::runtime::timestamp;
 use crate::service::store_failure;
 use crate::space::Disk;
-use crate::store::Stores;
+use crate::store::{Stores, has_lost_catalog};
 
 /// How a collection is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +173,14 @@ async fn aborted(ctx: &Context, error: MarkError) -> Failure {
 
 /// One collection, without regard to whether space is short.
 async fn once(ctx: &Context, how: &How, tell: &Tell<'_>) -> Result<Collected, Failure> {
+    if !how.dry_run && has_lost_catalog(&ctx.data_dir) {
+        let message = "no space is given back: the catalog of this node was lost, so what is in use cannot be known";
+        let hint = format!(
+            "put catalog.redb back or `bib admin restore` a backup; if the content is not wanted: remove `{}`",
+            ctx.data_dir.join("catalog.lost").display()
+        );
+        return Err(Failure::new(ErrorCode::Precondition, message).hinted(hint));
+    }
     if !how.dry_run {
         release(ctx, how).await?;
     }

@@ -10,6 +10,7 @@ use super::store_failure;
 use crate::control::{Caller, Output};
 use crate::node::Context;
 use crate::space::Disk;
+use crate::store::has_lost_catalog;
 
 pub(crate) async fn who_am_i(caller: &Caller, out: &Output) -> Result<(), Failure> {
     let Caller { user, uid, operator } = *caller;
@@ -33,6 +34,8 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
         .then(|| format!("{} stored chunks are damaged; `bib admin scrub` says what that hurts", chunks.n_damaged));
     let refuses =
         ctx.refuses_operations.get().then(|| "operations of peers are not taken: the disk is all but full".to_owned());
+    let lost = has_lost_catalog(&ctx.data_dir)
+        .then(|| "the catalog was lost: no space is given back; `bib admin gc` says what to do".to_owned());
     let space = space(ctx, &disk, &chunks, catalog_bytes);
     let degraded =
         disk.check(&ctx.allowed(), 1).err().map(|failure| format!("nothing more is stored: {}", failure.message));
@@ -65,7 +68,7 @@ pub(crate) async fn status(ctx: &Context, out: &Output) -> Result<(), Failure> {
             read_only: ctx.store.read_only(),
             keys: ctx.keys.as_ref().map(|keys| keys.figures(&ctx.store.stores())),
             space,
-            degraded: degraded.into_iter().chain(damaged).chain(refuses).chain(ctx.over_quota()).collect(),
+            degraded: degraded.into_iter().chain(damaged).chain(refuses).chain(lost).chain(ctx.over_quota()).collect(),
         }
     };
     out.event(Event::Status(Box::new(status))).await

@@ -253,6 +253,11 @@ fn catalog_that_was_lost_comes_again_from_a_peer() -> Result<()> {
     two.b.bib(["peer", "connect", &address(&two.a)?])?;
     sees(&two.b, "t/f@1.0.0")?;
     same::file(&file, &get(&two.b, "t/f", "again")?)?;
+    // What else is there nobody knows, so nothing may be given up.
+    let gc = two.b.run(["admin", "gc", "--min-age", "0s"])?;
+    ensure(gc.code == Some(1) && gc.stderr.contains("catalog.lost"), || format!("{gc:#?}"))?;
+    let status = two.b.json(["status"])?;
+    ensure(status["degraded"].to_string().contains("catalog"), || status.to_string())?;
     // The chunks were here all the time; that may have been found out after the other node was asked what it has.
     let received = two.b.figure("wire_received")?;
     ensure(received < 1_024, || format!("{received} bytes came again"))

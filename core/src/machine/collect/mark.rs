@@ -4,6 +4,7 @@
 //! looked at was marked, by this walk or, where it came later, by the store. A page that is damaged ends the walk with an
 //! error, since what lies below it cannot be known; so does a page that is not here though all of its content should be.
 //! A page that is not here of content that is being fetched is passed over: a fetch stores pages before what they name.
+//! Of content that was published here it is lost, however often it is looked at, until it is whole or not wanted any more.
 //!
 //! Pages that several manifests share are walked once as long as they are remembered; what is remembered is bounded.
 
@@ -136,6 +137,12 @@ impl Memory {
         }
         self.young.insert(page);
     }
+}
+
+/// Whether a page that is absent is lost, and not just on its way: all is here, or was published here, where the last copy
+/// may be of what lies below the page. What was once here and came from others can come from them again.
+const fn is_wanted_whole(pin: &Pin) -> bool {
+    pin.is_here || (pin.is_own && !pin.is_evicted)
 }
 
 /// What is shown the chunks that must stay: the manifest that names one, and the chunk.
@@ -274,7 +281,7 @@ impl Marker {
         if !pin.is_root() {
             return Ok(());
         }
-        self.pin = Some((manifest, pin.is_here));
+        self.pin = Some((manifest, is_wanted_whole(&pin)));
         self.class = match pin {
             Pin { released_at: Some(_), .. } => Class::Released,
             Pin { n_versions: 0, .. } => Class::Kept,
@@ -452,7 +459,7 @@ impl Marker {
     fn should_be_here(&self, read: &dyn CatalogRead) -> Result<bool, StoreError> {
         match self.pin {
             Some((manifest, true)) if self.memory.is_some() => {
-                Ok(crate::catalog::record::pin(read, &manifest)?.is_here)
+                Ok(is_wanted_whole(&crate::catalog::record::pin(read, &manifest)?))
             }
             _ => Ok(false),
         }
