@@ -12,13 +12,14 @@ use bib_core::command::{Command, OpOutcome, Origin};
 use bib_core::encode::{decode, encode};
 use bib_core::hash::hash;
 use bib_core::id::{ChunkId, ContentId, DatasetId, ManifestId, TopicId, VersionId};
+use bib_core::machine::collect::check;
 use bib_core::machine::collect::hidden::Hidden;
 use bib_core::machine::collect::mark::{Figures, Loaded, MarkError, Marker};
 use bib_core::model::manifest::{ChunkRef, ManifestKind, Page, PageList, PageRef, Root};
 use bib_core::model::{ContentFormat, Name, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Class, Operation};
-use bib_core::port::Table;
+use bib_core::port::{Catalog, CatalogTxn, StoreError, Table};
 use bib_core::time::Timestamp;
 use bib_sim::node::{CatalogNode, PEER, nothing, sign};
 use bib_sim::rng::Rng;
@@ -623,4 +624,52 @@ fn content_of_deleted_topics_is_found_and_so_is_its_return_to_sight() {
     );
     world.node.take(&[hear], PEER, NOW);
     assert_eq!(find(&world, 6).0, vec![]);
+}
+
+/// Goes over the whole catalog.
+fn believe(world: &World) -> Result<(), StoreError> {
+    let read = world.node.catalog.begin_read()?;
+    let mut after = None;
+    loop {
+        after = check::step(read.as_ref(), after)?;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+#[test]
+fn catalog_that_is_not_what_was_signed_is_not_believed() {
+    let content = deep(3);
+    let world = one(&content, Some(Command::Stage(content.manifest)));
+    believe(&world).unwrap();
+    let change = |table: Table, key: &[u8], value: Option<Vec<u8>>| {
+        let mut work = |txn: &mut dyn CatalogTxn| match &value {
+            Some(value) => txn.put(table, key, value),
+            None => txn.remove(table, key),
+        };
+        world.node.catalog.write(&mut work).unwrap();
+    };
+    for (key, value) in world.node.catalog.dump(Table::Ops) {
+        for at in (1..value.len()).step_by(7) {
+            let mut flipped = value.clone();
+            flipped[at] ^= 4;
+            change(Table::Ops, &key, Some(flipped));
+            assert!(matches!(believe(&world), Err(StoreError::Corrupt(_))), "byte {at} of an operation");
+        }
+        change(Table::Ops, &key, Some(value));
+    }
+    believe(&world).unwrap();
+    for (key, value) in world.node.catalog.dump(Table::Versions) {
+        let at = value.windows(32).position(|bytes| bytes == content.manifest.as_bytes()).unwrap();
+        let mut flipped = value.clone();
+        flipped[at + 5] ^= 1;
+        change(Table::Versions, &key, Some(flipped));
+        assert!(matches!(believe(&world), Err(StoreError::Corrupt(_))));
+        change(Table::Versions, &key, Some(value));
+    }
+    for (key, _) in world.node.catalog.dump(Table::Pins) {
+        change(Table::Pins, &key, None);
+        assert!(matches!(believe(&world), Err(StoreError::Corrupt(_))));
+    }
 }

@@ -17,6 +17,7 @@ use bib_core::chunk::Chunk;
 use bib_core::command::Command;
 use bib_core::id::{ChunkId, ManifestId};
 use bib_core::limits::{COLLECT_PAGES, COLLECT_STEP, PRESSED_AGE, SWEEP_CHUNKS};
+use bib_core::machine::collect::check;
 use bib_core::machine::collect::evict::{Candidates, Usage};
 use bib_core::machine::collect::hidden::{Hidden, each_pin};
 use bib_core::machine::collect::mark::{Figures, Loaded, MarkError, Marker};
@@ -108,6 +109,28 @@ pub(super) fn max_pages(n_chunks: u64) -> u64 {
     n_chunks.saturating_mul(2).saturating_add(1_024)
 }
 
+/// Looks whether the catalog is what was signed, before something is given up that it does not name.
+async fn believe(ctx: &Context, how: &How) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let began = Instant::now();
+        let step = ctx.store.read(move |read| check::step(read, after)).await;
+        after = match step {
+            Err(StoreError::Corrupt(why)) => {
+                let message = format!("no space is given back: {why}");
+                let hint =
+                    "make the node anew from a backup with `bib admin restore`, or put a copy of catalog.redb back";
+                return Err(Failure::new(ErrorCode::Integrity, message).hinted(hint));
+            }
+            step => step.map_err(|error| store_failure(&error))?,
+        };
+        if after.is_none() {
+            return Ok(());
+        }
+        how.pace.rest(ctx, began).await;
+    }
+}
+
 async fn mark(ctx: &Context, how: &How, n_chunks: u64, tell: &Tell<'_>) -> Result<Figures, Failure> {
     let mut marker = Marker::new(max_pages(n_chunks));
     if how.dry_run {
@@ -191,6 +214,7 @@ async fn once(ctx: &Context, how: &How, tell: &Tell<'_>) -> Result<Collected, Fa
     stores.chunks().begin_gc(ctx.budget.gc_filter, number).map_err(|error| store_failure(&error))?;
     let begun = Begun(stores);
     let figures = mark(ctx, how, before.n_chunks, tell).await?;
+    believe(ctx, how).await?;
     let mut collected = Collected { dry_run: how.dry_run, ..Collected::default() };
     let (mut after, mut seen) = (None, 0u64);
     loop {

@@ -1,6 +1,6 @@
 //! Which chunks are in use, and what may be given up: what the collection of garbage decides, without the store.
 //!
-//! [`mark`] walks all pins and the pages of their manifests and names every chunk that must stay. [`hidden`] finds
+//! [`check`] looks whether the catalog can be believed. [`mark`] walks all pins and the pages of their manifests and names every chunk that must stay. [`hidden`] finds
 //! content that only versions name which nobody can see. [`evict`] puts in order what is given up where space is short.
 //!
 //! They have no tokens and no timers: each goes on by short steps over a view of the catalog, and between two steps
@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: the filter that marks go into, sweeping, and bytes of content.
 
+pub mod check;
 pub mod evict;
 pub mod hidden;
 pub mod mark;
