@@ -75,6 +75,18 @@ impl IdentityError {
     }
 }
 
+/// The identity that is there.
+///
+/// # Errors
+/// [`IdentityError`] when there is none, or it cannot be used.
+pub fn load(data_dir: &Path) -> Result<SecretKey, IdentityError> {
+    let path = data_dir.join(NAME);
+    match File::open(&path) {
+        Ok(file) => read(file, path),
+        Err(source) => Err(IdentityError::Io { doing: "read", path, source }),
+    }
+}
+
 /// Reads the identity of the node that has a data directory, or makes one. The directory must be locked for this
 /// process.
 ///

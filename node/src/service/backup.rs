@@ -106,16 +106,15 @@ fn check(passphrase: Option<&Secret>) -> Result<()> {
     }
 }
 
-/// Opens a backup by the node's own key, or by a passphrase.
+/// Opens a backup by the passphrase that is given, so that nobody learns on a bad day that it is another one; else by the
+/// node's own key.
 fn open(place: &Place, data_dir: &Path, passphrase: Option<&Secret>) -> Result<Repository, BackupError> {
-    let secret = identity::load_or_make(data_dir).map_err(|error| BackupError::Damaged(error.to_string()))?;
     let scratch = data_dir.join(SCRATCH);
-    match (Repository::open(place, &Unlock::Secret(&secret), &scratch), passphrase) {
-        (Err(BackupError::Closed(_)), Some(Secret(text))) => {
-            Repository::open(place, &Unlock::Passphrase(text), &scratch)
-        }
-        (opened, _) => opened,
+    if let Some(Secret(text)) = passphrase {
+        return Repository::open(place, &Unlock::Passphrase(text), &scratch);
     }
+    let secret = identity::load(data_dir).map_err(|error| BackupError::Damaged(error.to_string()))?;
+    Repository::open(place, &Unlock::Secret(&secret), &scratch)
 }
 
 /// What becomes of old snapshots.
@@ -142,6 +141,11 @@ async fn back_up(ctx: &Rc<Context>, wanted: Wanted, out: Option<&Output>) -> Res
         let Wanted { path, passphrase, users, keep } = wanted;
         let place = Place::of(&path);
         let now = timestamp();
+        // A node cannot be made from a backup that holds another identity than its own, or none.
+        let identity = identity::load(&data_dir).map_err(|error| BackupError::Damaged(error.to_string()))?;
+        if identity.node_id() != node {
+            return Err(BackupError::Damaged("identity.pem is not that of the node that runs".to_owned()));
+        }
         let text = passphrase.as_ref().map(|Secret(text)| text.as_str());
         let opened = match &place {
             Place::Folder(_) => open(&place, &data_dir, passphrase.as_ref()),
@@ -149,7 +153,7 @@ async fn back_up(ctx: &Rc<Context>, wanted: Wanted, out: Option<&Output>) -> Res
         };
         let mut backup = match opened {
             Err(BackupError::Absent(_)) => Repository::create(&place, node, text, &users, now)?,
-            Err(BackupError::Closed(_)) => return Err(BackupError::OtherNode(path)),
+            Err(BackupError::Closed(_)) if passphrase.is_none() => return Err(BackupError::OtherNode(path)),
             opened => opened?,
         };
         let source = Source { catalog: stores.catalog(), chunks: stores.chunks(), data_dir: &data_dir, node, settings };
@@ -201,7 +205,9 @@ pub(crate) async fn by_itself(ctx: &Rc<Context>) -> Result<BackupMade> {
 /// The first line of a file.
 fn read_passphrase(file: &Path) -> Result<Secret, BackupError> {
     let bytes = Zeroizing::new(std::fs::read(file).map_err(BackupError::io("read", file))?);
-    let text = String::from_utf8_lossy(&bytes);
+    // What is not text here would be another passphrase on the day when it is typed.
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| BackupError::Damaged(format!("the passphrase in `{}` is not UTF-8 text", file.display())))?;
     Ok(Secret(text.lines().next().unwrap_or_default().to_owned()))
 }
 
