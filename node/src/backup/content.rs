@@ -250,9 +250,11 @@ impl<'a> Copier<'a> {
         Ok(Some(root.size))
     }
 
-    /// Copies everything that the pins of a catalog say to be here, except for `left_out`.
+    /// Copies everything that the pins of a catalog say to be here, except for `left_out`, and where that is asked what is
+    /// there of content that was found not to be whole: what was published here, nobody else may have.
     pub(super) fn pinned(
         &mut self,
+        asks_for_broken: bool,
         read: &dyn CatalogRead,
         from: &dyn ChunkStore,
         left_out: &BTreeSet<ManifestId>,
@@ -260,7 +262,8 @@ impl<'a> Copier<'a> {
     ) -> Result<Pinned> {
         let mut copied = Pinned::default();
         pins(read, &mut |manifest, pin| {
-            if !is_whole(&pin) || left_out.contains(&manifest) {
+            let is_broken = asks_for_broken && pin.is_root() && pin.is_own && !pin.is_evicted;
+            if !(is_whole(&pin) || is_broken) || left_out.contains(&manifest) {
                 return Ok(());
             }
             match self.manifest(from, manifest)? {

@@ -135,7 +135,7 @@ pub(crate) fn make(
     let stored_before = backup.chunks().stats()?.stored_bytes;
     let read = source.catalog.begin_read()?;
     let mut copier = Copier::new(backup.chunks(), stop);
-    let pinned = copier.pinned(read.as_ref(), source.chunks, &std::collections::BTreeSet::new(), progress)?;
+    let pinned = copier.pinned(true, read.as_ref(), source.chunks, &std::collections::BTreeSet::new(), progress)?;
     let builder = Builder::new(ManifestKind::Tree, ChunkerParams::with_average(BACKUP_CHUNK_AVG));
     let mut tree = Tree { builder, copier: &mut copier };
     for (table, name) in tables() {

@@ -252,7 +252,7 @@ pub(crate) fn restore(
     let store = SegmentStore::open_with(disk, restore.budget.index_cache, seed, bounds, keyring)?;
     let mut copier = Copier::new(&store, stop);
     let read = catalog.begin_read()?;
-    let pinned = copier.pinned(read.as_ref(), chunks, &left_out, progress)?;
+    let pinned = copier.pinned(false, read.as_ref(), chunks, &left_out, progress)?;
     copier.settle()?;
     if let Some(manifest) = pinned.incomplete.first() {
         return Err(BackupError::Damaged(format!("the content of manifest {manifest} is not whole")));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bib_core::catalog::record::Kept;
 use bib_core::chunker::ChunkerParams;
 use bib_core::command::{Command, Origin};
 use bib_core::hash::hash;
@@ -466,6 +467,16 @@ fn content_that_is_not_whole_is_left_out_and_the_restored_node_knows() {
     let mut backup = fixture.create("backup");
     let made = fixture.back_up(&mut backup);
     assert_eq!((made.snapshot.n_manifests, made.snapshot.n_incomplete), (1, 1));
+    // Also when the node has found out already.
+    with(&fixture.data(), |store, spawner| {
+        let version = bib_core::id::VersionId::from_bytes([1; 32]);
+        let kept = Kept { version, reference: "t/d@1.0.0".to_owned(), size: 100_000, since: timestamp() };
+        for command in [Command::Keep { manifest: bad, kept: Some(kept) }, Command::ContentLost(bad)] {
+            spawner.block_on(store.apply(command)).unwrap();
+        }
+    });
+    let again = fixture.back_up(&mut backup);
+    assert_eq!((again.snapshot.n_manifests, again.snapshot.n_incomplete), (1, 1));
     verify(&backup, made.snapshot.time).unwrap();
     fixture.restore(&backup, "restored", |_| {}).unwrap();
     let restored = fixture.path("restored");

@@ -159,7 +159,8 @@ async fn back_up(ctx: &Rc<Context>, wanted: Wanted, out: Option<&Output>) -> Res
         let source = Source { catalog: stores.catalog(), chunks: stores.chunks(), data_dir: &data_dir, node, settings };
         let made = backup::make(&source, &mut backup, now, progress, stop)?;
         let (mut removed, mut freed_bytes) = (0, 0);
-        if let Some(Keep { newest, younger_than }) = keep {
+        // An older snapshot may have whole what this one has not.
+        if let Some(Keep { newest, younger_than }) = keep.filter(|_| made.snapshot.n_incomplete == 0) {
             removed = backup::prune(&backup, newest, younger_than, now)?.len() as u64;
             if removed > 0 {
                 freed_bytes = backup::collect(&backup, now.0.unsigned_abs(), now, stop)?;
@@ -175,7 +176,7 @@ async fn back_up(ctx: &Rc<Context>, wanted: Wanted, out: Option<&Output>) -> Res
         "a snapshot was added to the backup"
     );
     if made.snapshot.n_incomplete > 0 {
-        log::warn!(contents = made.snapshot.n_incomplete; "some content was not whole and is not in the snapshot");
+        log::warn!(contents = made.snapshot.n_incomplete; "some content was not whole and is not in the snapshot; older snapshots are kept");
     }
     Ok(made)
 }
