@@ -8,8 +8,10 @@ use bib_core::apply::Reducer;
 use bib_core::catalog::access::AccessCache;
 use bib_core::catalog::context::{ContextError, op_context};
 use bib_core::command::{Applied, Command, Origin};
-use bib_core::id::{NodeId, OpId, TopicId, UserId};
+use bib_core::id::{ContentId, DatasetId, ManifestId, NodeId, OpId, TopicId, UserId};
 use bib_core::key::SecretKey;
+use bib_core::model::ContentFormat;
+use bib_core::op::operation::NewVersion;
 use bib_core::op::{Body, Operation, Unsigned};
 use bib_core::port::{Catalog, CatalogRead, StoreError, Table};
 use bib_core::time::Timestamp;
@@ -113,6 +115,25 @@ impl CatalogNode {
     pub fn dump(&self) -> Vec<(Table, Records)> {
         let tables = bib_core::port::TABLES.into_iter().map(|(table, _)| table);
         tables.map(|table| (table, self.catalog.dump(table))).collect()
+    }
+}
+
+/// A version of one small file, for what the operation is about and not its content.
+pub fn new_version(dataset: DatasetId, semver: semver::Version, manifest: ManifestId) -> NewVersion {
+    NewVersion {
+        dataset,
+        semver,
+        previous: None,
+        message: String::new(),
+        manifest,
+        content: ContentId::from(manifest),
+        size: 1,
+        n_files: 1,
+        format: ContentFormat::Csv,
+        schema: None,
+        row_count: None,
+        license: None,
+        source_url: None,
     }
 }
 

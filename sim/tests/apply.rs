@@ -11,15 +11,15 @@ use bib_core::catalog::record::{Charge, Kept};
 use bib_core::catalog::resolve::{self, ResolveError};
 use bib_core::catalog::{content, list, log, record};
 use bib_core::command::{Applied, Command, OpOutcome, Origin, Refused};
-use bib_core::id::{ContentId, DatasetId, ManifestId, OpId, TopicId, VersionId};
+use bib_core::id::{DatasetId, ManifestId, OpId, TopicId, VersionId};
 use bib_core::limits;
-use bib_core::model::{ContentFormat, Dataset, DatasetStatus, Name, Topic, TopicStatus, Version, Visibility};
+use bib_core::model::{Dataset, DatasetStatus, Name, Topic, TopicStatus, Version, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Class, Operation, Resource, Role};
 use bib_core::port::Table;
 use bib_core::time::Timestamp;
 use bib_core::wire::message::FindQuery;
-use bib_sim::node::{CatalogNode, PEER, nothing, sign, user};
+use bib_sim::node::{CatalogNode, PEER, new_version, nothing, sign, user};
 use bib_sim::reference::catalog::Model;
 use bib_sim::rng::Rng;
 
@@ -45,21 +45,7 @@ fn create_dataset(text: &str) -> Body {
 
 fn publish(dataset: DatasetId, number: &str) -> Body {
     let manifest = ManifestId::from_bytes(bib_core::hash::hash(number.as_bytes()));
-    Body::PublishVersion(NewVersion {
-        dataset,
-        semver: number.parse().unwrap(),
-        previous: None,
-        message: String::new(),
-        manifest,
-        content: ContentId::from(manifest),
-        size: 1,
-        n_files: 1,
-        format: ContentFormat::Csv,
-        schema: None,
-        row_count: None,
-        license: None,
-        source_url: None,
-    })
+    Body::PublishVersion(new_version(dataset, number.parse().unwrap(), manifest))
 }
 
 fn describe(dataset: DatasetId, text: &str) -> Body {

@@ -11,15 +11,15 @@ use bib_core::apply::Reducer;
 use bib_core::catalog::list;
 use bib_core::command::{Applied, Command};
 use bib_core::hash::hash;
-use bib_core::id::{ContentId, DatasetId, ManifestId, TopicId};
-use bib_core::model::{ContentFormat, Name, Visibility};
+use bib_core::id::{DatasetId, ManifestId, TopicId};
+use bib_core::model::{Name, Visibility};
 use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Operation, Resource, Role};
 use bib_core::port::{Catalog, CatalogRead, CatalogTxn, KeyRange, Order, StoreError, Table, Visit};
 use bib_core::time::Timestamp;
 use bib_core::wire::message::FindQuery;
 use bib_sim::memory::MemoryCatalog;
-use bib_sim::node::{PEER, nothing, sign, user};
+use bib_sim::node::{PEER, new_version, nothing, sign, user};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -127,19 +127,8 @@ fn create(topic: TopicId, after: OpContext, name: &str) -> Operation {
 fn publish(by: u8, topic: TopicId, after: OpContext, dataset: DatasetId, n: u64) -> Operation {
     let manifest = ManifestId::from_bytes(hash(&n.to_be_bytes()));
     let version = NewVersion {
-        dataset,
-        semver: semver::Version::new(1, 0, n),
-        previous: None,
         message: "more of the same".to_owned(),
-        manifest,
-        content: ContentId::from(manifest),
-        size: 1,
-        n_files: 1,
-        format: ContentFormat::Csv,
-        schema: None,
-        row_count: None,
-        license: None,
-        source_url: None,
+        ..new_version(dataset, semver::Version::new(1, 0, n), manifest)
     };
     sign(by, Some(topic), after, NOW, Body::PublishVersion(version))
 }

@@ -11,17 +11,17 @@ use bib_core::chunker::ChunkerParams;
 use bib_core::command::{Command, OpOutcome, Origin};
 use bib_core::encode::{decode, encode};
 use bib_core::hash::hash;
-use bib_core::id::{ChunkId, ContentId, DatasetId, ManifestId, TopicId, VersionId};
+use bib_core::id::{ChunkId, DatasetId, ManifestId, TopicId, VersionId};
 use bib_core::machine::collect::check;
 use bib_core::machine::collect::hidden::Hidden;
 use bib_core::machine::collect::mark::{Figures, Loaded, MarkError, Marker};
 use bib_core::model::manifest::{ChunkRef, ManifestKind, Page, PageList, PageRef, Root};
-use bib_core::model::{ContentFormat, Name, Visibility};
-use bib_core::op::operation::{FieldChanges, NewVersion};
+use bib_core::model::{Name, Visibility};
+use bib_core::op::operation::FieldChanges;
 use bib_core::op::{Body, Class, Operation};
 use bib_core::port::{Catalog, CatalogTxn, StoreError, Table};
 use bib_core::time::Timestamp;
-use bib_sim::node::{CatalogNode, PEER, nothing, sign};
+use bib_sim::node::{CatalogNode, PEER, new_version, nothing, sign};
 use bib_sim::rng::Rng;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -209,21 +209,7 @@ impl World {
 
     fn publish(&mut self, (topic, dataset): (TopicId, DatasetId), manifest: ManifestId) {
         self.n += 1;
-        let version = NewVersion {
-            dataset,
-            semver: semver::Version::new(self.n, 0, 0),
-            previous: None,
-            message: String::new(),
-            manifest,
-            content: ContentId::from(manifest),
-            size: 1,
-            n_files: 1,
-            format: ContentFormat::Csv,
-            schema: None,
-            row_count: None,
-            license: None,
-            source_url: None,
-        };
+        let version = new_version(dataset, semver::Version::new(self.n, 0, 0), manifest);
         let made = self.act(Some(topic), Body::PublishVersion(version));
         self.versions.extend(made.map(|op| (topic, dataset, op.id().into())));
     }

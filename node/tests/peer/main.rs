@@ -412,6 +412,27 @@ fn gossip_is_taken_when_it_is_good_and_counted_when_it_is_not() {
     node.is_well();
 }
 
+/// A version `t/d` that a peer tells of and may have.
+struct Offer {
+    /// The topic, the dataset and the version.
+    ops: Vec<ByteBuf>,
+    chunks_of_it: Vec<Chunk>,
+    built: Built,
+}
+
+fn offer() -> Offer {
+    let key = user(1);
+    let noise: Vec<u8> = (0..4_000_u32).flat_map(|i| hash(&i.to_le_bytes())).collect();
+    let (chunks_of_it, built) = built(&noise);
+    let root = topic(&key, "t");
+    let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
+    let dataset = sign(&key, Some(root.id().into()), &[&root], dataset);
+    let version = version_of(&dataset, built.manifest, built.content, (built.size, built.n_files));
+    let version = sign(&key, Some(root.id().into()), &[&dataset], version);
+    let ops = [&root, &dataset, &version].map(|op| ByteBuf::from(op.bytes())).to_vec();
+    Offer { ops, chunks_of_it, built }
+}
+
 /// Chunks and pages of one file, and what was built.
 fn built(bytes: &[u8]) -> (Vec<Chunk>, Built) {
     let mut chunks = Vec::new();
@@ -463,18 +484,10 @@ fn chunk_data(chunks: &[Chunk], id: ChunkId, change: u8) -> DataResponse {
 #[test]
 fn provider_that_sends_wrong_bytes_is_banned_and_nothing_of_it_is_stored() {
     let node = TestNode::start("");
-    let key = user(1);
-    let noise: Vec<u8> = (0..4_000_u32).flat_map(|i| hash(&i.to_le_bytes())).collect();
-    let (chunks_of_it, built) = built(&noise);
-    let root = topic(&key, "t");
-    let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
-    let dataset = sign(&key, Some(root.id().into()), &[&root], dataset);
-    let version = version_of(&dataset, built.manifest, built.content, (built.size, built.n_files));
-    let version = sign(&key, Some(root.id().into()), &[&dataset], version);
+    let Offer { ops, chunks_of_it, built } = offer();
     run(async |spawner| {
         let mut peer = Played::connect(spawner, &node).await;
         let mut stream = peer.open(Protocol::Sync).await;
-        let ops = [&root, &dataset, &version].map(|op| ByteBuf::from(op.bytes())).to_vec();
         let SyncResponse::Pushed { accepted: 3, .. } = peer.asks(&mut stream, 1, SyncRequest::PushOps { ops }).await
         else {
             panic!("the operations are taken");
@@ -551,18 +564,10 @@ async fn begins(stream: FrameStream, ended: async_channel::Sender<()>) {
 #[test]
 fn provider_that_stops_in_an_answer_loses_its_stream_and_another_is_asked() {
     let node = TestNode::start("");
-    let key = user(1);
-    let noise: Vec<u8> = (0..4_000_u32).flat_map(|i| hash(&i.to_le_bytes())).collect();
-    let (chunks_of_it, built) = built(&noise);
-    let root = topic(&key, "t");
-    let dataset = Body::CreateDataset { name: "d".parse().unwrap(), fields: FieldChanges::default() };
-    let dataset = sign(&key, Some(root.id().into()), &[&root], dataset);
-    let version = version_of(&dataset, built.manifest, built.content, (built.size, built.n_files));
-    let version = sign(&key, Some(root.id().into()), &[&dataset], version);
+    let Offer { ops, chunks_of_it, built } = offer();
     run(async |spawner| {
         let mut peer = Played::connect(spawner, &node).await;
         let mut stream = peer.open(Protocol::Sync).await;
-        let ops = [&root, &dataset, &version].map(|op| ByteBuf::from(op.bytes())).to_vec();
         node.patience.divide(300);
         let SyncResponse::Pushed { accepted: 3, .. } = peer.asks(&mut stream, 1, SyncRequest::PushOps { ops }).await
         else {

@@ -22,8 +22,9 @@ use bib_core::time::Timestamp;
 
 use super::filter::Filter;
 use super::format::{Key, Location, SEGMENT_HEADER_LEN};
+use super::scrub::{Record, place};
 use super::segments::{self, Found, header, segment_name, segment_number};
-use super::store::{SegmentStore, unpoisoned};
+use super::store::{Payload, SegmentStore, unpoisoned};
 use crate::database::{lock, write_error};
 use crate::disk::{Disk, DiskFile};
 
@@ -460,13 +461,18 @@ impl SegmentStore {
             is_copied = had_holes && no_holes() && copy(before)?;
         }
         if is_copied {
-            self.unlink(segment)?;
-            lock(&self.writer).freed(before);
-            let freed_bytes = before.saturating_sub(live_bytes);
-            let action = Reclaim::Rewritten;
-            return Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes: live_bytes }));
+            return self.remove_copied(segment, before, live_bytes).map(Some);
         }
         if after < before { done(Reclaim::Punched, before - after, 0) } else { Ok(None) }
+    }
+
+    /// Removes a segment whose records in use are elsewhere, durably.
+    fn remove_copied(&self, segment: u64, allocated: u64, live_bytes: u64) -> Result<Reclaimed, StoreError> {
+        self.unlink(segment)?;
+        // All of it was of no use since its records were copied; the copies take a part again.
+        lock(&self.writer).freed(allocated);
+        let freed_bytes = allocated.saturating_sub(live_bytes);
+        Ok(Reclaimed { segment, action: Reclaim::Rewritten, freed_bytes, written_bytes: live_bytes })
     }
 
     /// The next records in use of a segment with more of them than may be held.
@@ -516,11 +522,7 @@ impl SegmentStore {
                 }
             };
             if self.is_copied(copied, is_full)? {
-                self.unlink(segment)?;
-                lock(&self.writer).freed(allocated);
-                let freed_bytes = allocated.saturating_sub(live_bytes);
-                let action = Reclaim::Rewritten;
-                return Ok(Some(Reclaimed { segment, action, freed_bytes, written_bytes: live_bytes }));
+                return self.remove_copied(segment, allocated, live_bytes).map(Some);
             }
         }
         if after < allocated { done(Reclaim::Punched, allocated - after, 0) } else { Ok(None) }
@@ -565,6 +567,29 @@ impl SegmentStore {
         self.disk.sync_folder().map_err(write_error)?;
         lock(&self.writer).n_segments -= 1;
         Ok(())
+    }
+
+    /// Copies a record to the end of the store if it is still in use where it was; `false` if it cannot be read.
+    pub(super) fn copy_record(&self, key: &Key, at: ScrubCursor) -> Result<bool, StoreError> {
+        if self.view().damaged.contains(key) {
+            return Ok(false);
+        }
+        let held = || Ok::<_, StoreError>(self.find(key)?.filter(|location| place(location) == at));
+        // Else it was moved or given up meanwhile.
+        let Some(location) = held()? else { return Ok(true) };
+        match self.read_record(key, &location)? {
+            Record::Whole | Record::Changed | Record::BadHeader(_) => {}
+            Record::Damaged => {
+                self.note_damaged(key, &location)?;
+                return Ok(false);
+            }
+        }
+        let Payload::Whole(payload) = self.payload(key, &location)? else { return Ok(false) };
+        let mut writer = self.writable()?;
+        if held()?.is_some() {
+            self.append(&mut writer, *key, (location.raw_len, location.codec), &payload, Some(location))?;
+        }
+        Ok(true)
     }
 
     /// Copies records to the end of the store, durably; `false` when one of them cannot be read as it was written.

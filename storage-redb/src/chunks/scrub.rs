@@ -32,7 +32,7 @@ pub(super) struct Scrubbing {
 }
 
 /// What a record turned out to be.
-enum Record {
+pub(super) enum Record {
     /// What was written.
     Whole,
     /// The bytes are, and the header is not.
@@ -43,7 +43,7 @@ enum Record {
     Changed,
 }
 
-fn place(location: &Location) -> ScrubCursor {
+pub(super) fn place(location: &Location) -> ScrubCursor {
     ScrubCursor { segment: location.segment, offset: location.offset }
 }
 
@@ -115,7 +115,8 @@ impl SegmentStore {
         }
     }
 
-    fn read_record(&self, key: &Key, location: &Location) -> Result<Record, StoreError> {
+    /// Reads a record and says what it is.
+    pub(super) fn read_record(&self, key: &Key, location: &Location) -> Result<Record, StoreError> {
         let payload = match self.payload(key, location) {
             Ok(Payload::Whole(payload)) => payload,
             Ok(Payload::Damaged(_)) => return Ok(Record::Damaged),
@@ -151,28 +152,5 @@ impl SegmentStore {
         let says_the_same = RecordHeader::decode(head)
             .is_some_and(|header| RecordHeader { key: self.key_of_record(&header), ..header } == location.header(*key));
         Ok(says_the_same && RecordHeader::checksum_holds(head, payload))
-    }
-
-    /// Copies a record to the end of the store if it is still in use where it was; `false` if it cannot be read.
-    pub(super) fn copy_record(&self, key: &Key, at: ScrubCursor) -> Result<bool, StoreError> {
-        if self.view().damaged.contains(key) {
-            return Ok(false);
-        }
-        let held = || Ok::<_, StoreError>(self.find(key)?.filter(|location| place(location) == at));
-        // Else it was moved or given up meanwhile.
-        let Some(location) = held()? else { return Ok(true) };
-        match self.read_record(key, &location)? {
-            Record::Whole | Record::Changed | Record::BadHeader(_) => {}
-            Record::Damaged => {
-                self.note_damaged(key, &location)?;
-                return Ok(false);
-            }
-        }
-        let Payload::Whole(payload) = self.payload(key, &location)? else { return Ok(false) };
-        let mut writer = self.writable()?;
-        if held()?.is_some() {
-            self.append(&mut writer, *key, (location.raw_len, location.codec), &payload, Some(location))?;
-        }
-        Ok(true)
     }
 }
