@@ -1,6 +1,7 @@
 //! Developer verbs: `cargo xtask <verb>`. They need nothing but Rust and a C compiler.
 
 mod demo;
+mod dist;
 mod drift;
 mod plain_blake3;
 mod process;
@@ -32,6 +33,7 @@ enum Verb {
     Sim(Sim),
     Size(Size),
     Fuzz(Fuzz),
+    Dist(dist::Dist),
 }
 
 /// Takes one real dataset all the way between three nodes, and says what it measured.
@@ -122,6 +124,7 @@ fn main() -> ExitCode {
         Verb::Sim(Sim { cuts: Some(survivors), .. }) => verify::cuts(survivors),
         Verb::Sim(args) => verify::sim(args.seeds, args.seed),
         Verb::Size(args) => size::run(args.crates),
+        Verb::Dist(args) => dist::run(&args),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),
     };
     result.map_or_else(failed, |()| ExitCode::SUCCESS)
