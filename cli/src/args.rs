@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfoKind, FromArgs};
+use bib_usage::{Flag as GlobalFlag, Program};
 
 use crate::commands::{
-    admin, cat, completions, config, dataset, find, get, key, ls, peer, publish, status, topic, version, whoami,
+    admin, cat, completions, config, dataset, find, get, key, ls, man, peer, publish, status, topic, version, whoami,
 };
 use crate::error::{CliError, Result};
 
@@ -43,19 +44,11 @@ pub(crate) enum Command {
     Config(config::ConfigArgs),
     Admin(admin::AdminArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     Version(version::VersionArgs),
 }
 
-/// A flag that every command takes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct GlobalFlag {
-    pub(crate) long: &'static str,
-    pub(crate) short: Option<char>,
-    /// Name of its value, if it takes one.
-    pub(crate) value: Option<&'static str>,
-    pub(crate) help: &'static str,
-}
-
+/// Flags that every command takes.
 pub(crate) const GLOBAL_FLAGS: [GlobalFlag; 9] = [
     GlobalFlag { long: "--config", short: None, value: Some("file"), help: "read this configuration file" },
     GlobalFlag {
@@ -72,6 +65,17 @@ pub(crate) const GLOBAL_FLAGS: [GlobalFlag; 9] = [
     GlobalFlag { long: "--timeout", short: None, value: Some("time"), help: "give up after this, such as 30s or 5m" },
     GlobalFlag { long: "--yes", short: None, value: None, help: "answer questions with yes" },
 ];
+
+/// The program as its completions and its manual page show it.
+pub(crate) fn program() -> Program<'static> {
+    Program {
+        name: "bib",
+        version: env!("CARGO_PKG_VERSION"),
+        about: "publish, find and fetch versioned datasets",
+        globals: &GLOBAL_FLAGS,
+        info: Bib::get_args_info(),
+    }
+}
 
 /// The values of the global flags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

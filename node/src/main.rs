@@ -3,14 +3,16 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bib_node::config::{Config, Sources, Surroundings, Value, layer};
 use bib_node::offline::{self, Streams, Verb};
 use bib_node::{NodeBuilder, Spawner, logging, signals};
+use bib_usage::{Program, Section, Shell};
 
 /// bibd keeps datasets and shares them with other nodes. `bib` talks to it.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     help_triggers("-h", "--help"),
     example = "{command_name}\n\
@@ -47,8 +49,96 @@ struct Args {
     /// print the version
     #[argh(switch)]
     version: bool,
+    /// print the completions for a shell: bash, zsh or fish
+    #[argh(option, arg_name = "shell")]
+    completions: Option<Shell>,
+    /// print a manual page, for `man`: bibd or bibd.toml
+    #[argh(option, arg_name = "page")]
+    man: Option<Page>,
     #[argh(subcommand)]
     verb: Option<Verb>,
+}
+
+/// A manual page.
+#[derive(Debug, Clone, Copy)]
+enum Page {
+    Program,
+    Settings,
+}
+
+impl FromStr for Page {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "bibd" => Ok(Self::Program),
+            "bibd.toml" => Ok(Self::Settings),
+            _ => Err(format!("`{text}` is none of bibd, bibd.toml")),
+        }
+    }
+}
+
+/// What no declaration says of the program.
+const OF_PROGRAM: [Section<'_>; 4] = [
+    (
+        "SIGNALS",
+        &[
+            (
+                "SIGTERM, SIGINT",
+                "No new sessions; what users began is ended, at most 30 s. A second one stops it at once.",
+            ),
+            ("SIGHUP", "The settings are read again, all or nothing. Those marked (restart) wait for the next start."),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "It was stopped, or what was asked for is done."),
+            ("1", "The node does not start; stderr says why, and what to do."),
+            ("2", "The settings or the line are wrong."),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            ("/etc/bib/bibd.toml", "Settings of the machine: bibd.toml(5)."),
+            (
+                "/var/lib/bib",
+                "Data of the service, and of a node that root runs. `identity.pem` in it is the node's key.",
+            ),
+            ("/run/bib/bibd.sock", "The socket for `bib`; members of the group bib reach that of the service."),
+            ("~/.local/share/bib", "Data of a node that another user runs."),
+        ],
+    ),
+    ("SEE ALSO", &[("bib(1), bibd.toml(5)", "The command line, and the settings.")]),
+];
+
+/// What the file of the built-in settings does not say of itself.
+const OF_SETTINGS: [Section<'_>; 1] = [(
+    "SEE ALSO",
+    &[("bibd(8), bib(1)", "`bib config show --daemon --origin` shows what is in force, and from where.")],
+)];
+
+/// What is asked for that needs no data directory and no settings.
+fn about_itself(args: &Args) -> Option<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    let about = "node of bib, which keeps and shares versioned datasets";
+    let program = || Program { name: "bibd", version, about, globals: &[], info: Args::get_args_info() };
+    if args.version {
+        return Some(format!("bibd {version}\n"));
+    }
+    if args.settings {
+        return Some(layer::DEFAULTS.to_owned());
+    }
+    if let Some(shell) = args.completions {
+        return Some(bib_usage::completions(&program(), shell));
+    }
+    args.man.map(|page| match page {
+        Page::Program => bib_usage::page(&program(), 8, &OF_PROGRAM),
+        Page::Settings => {
+            bib_usage::settings_page("bibd.toml", "settings of bibd", version, layer::DEFAULTS, &OF_SETTINGS)
+        }
+    })
 }
 
 fn sources(args: &mut Args) -> Sources {
@@ -69,11 +159,11 @@ fn sources(args: &mut Args) -> Sources {
     Sources { file: args.config.take(), flags: flags.into_iter().flatten().collect(), around }
 }
 
-#[allow(clippy::print_stdout, reason = "what was asked for is the output")]
 fn main() -> ExitCode {
     let mut args: Args = argh::from_env();
-    if args.version || args.settings {
-        print!("{}", if args.version { concat!("bibd ", env!("CARGO_PKG_VERSION"), "\n") } else { layer::DEFAULTS });
+    if let Some(text) = about_itself(&args) {
+        // Whoever stops reading has seen enough.
+        let _ = std::io::stdout().write_all(text.as_bytes());
         return ExitCode::SUCCESS;
     }
     let sources = sources(&mut args);

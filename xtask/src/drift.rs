@@ -13,7 +13,7 @@ use crate::process::root;
 const DATA: &str = "data/noaa";
 const PAGE: &str = "docs/architecture.md";
 /// The rooms, whose folders must be named.
-const ROOMS: [&str; 7] = ["core", "storage-redb", "node", "cli", "sim", "benches", "xtask"];
+const ROOMS: [&str; 8] = ["core", "storage-redb", "usage", "node", "cli", "sim", "benches", "xtask"];
 /// What a text in code style ends with when it means a path.
 const PATHS_END_WITH: [&str; 4] = ["/", ".rs", ".md", ".toml"];
 

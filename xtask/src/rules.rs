@@ -36,7 +36,7 @@ const LICENCES: [&str; 13] = [
 ];
 
 /// Packages that ship; the others only test or measure.
-const SHIPPED: [&str; 4] = ["bib-core", "bib-storage-redb", "bib-node", "bib-cli"];
+const SHIPPED: [&str; 5] = ["bib-core", "bib-storage-redb", "bib-usage", "bib-node", "bib-cli"];
 
 struct Package {
     name: String,

@@ -10,6 +10,7 @@ pub(crate) mod get;
 pub(crate) mod key;
 mod lifecycle;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod peer;
 mod pins;
 pub(crate) mod publish;
@@ -46,6 +47,7 @@ pub(crate) fn run(ctx: &Context, command: Command) -> Result<()> {
         Command::Config(args) => config::run(ctx, args),
         Command::Admin(args) => admin::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
+        Command::Man(args) => man::run(ctx, &args),
         Command::Version(args) => version::run(ctx, &args),
     }
 }

@@ -49,6 +49,7 @@ fn help_of_every_command_is_as_recorded() {
         "admin keys open",
         "admin keys recover",
         "completions",
+        "man",
         "version",
     ]) {
         let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();

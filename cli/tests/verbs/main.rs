@@ -16,6 +16,7 @@ mod help;
 mod home;
 mod key;
 mod ls;
+mod man;
 mod model_node;
 mod peer;
 mod publish;

@@ -1,13 +1,13 @@
 //! `bibd identity`: which node a data directory belongs to, before its first start too.
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Failure};
 
 use super::{Idle, Streams};
 use crate::identity::{self, IdentityError};
 
 /// show which node the data directory belongs to; a directory without a key gets one
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "identity",

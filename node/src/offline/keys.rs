@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::limits::MAX_SHARES_TEXT;
 use bib_core::share::{self, Share, ShareLine};
@@ -14,21 +14,21 @@ use crate::service::keys::vault_failure;
 use crate::vault::Vault;
 
 /// take care of the keys of an encrypted node
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand, name = "keys", help_triggers("-h", "--help"))]
 pub struct KeysArgs {
     #[argh(subcommand)]
     command: KeysCommand,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 enum KeysCommand {
     Recover(RecoverArgs),
 }
 
 /// seal the key that shares make to the node of the data directory
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "recover",

@@ -13,7 +13,7 @@ use std::io::{BufRead, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::port::StoreError;
 use bib_storage_redb::DataDirLock;
@@ -21,7 +21,7 @@ use bib_storage_redb::DataDirLock;
 use crate::config::{Budget, Config};
 
 /// What to do instead of running a node.
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 pub enum Verb {
     /// Which node the directory belongs to.

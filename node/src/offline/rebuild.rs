@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
 use bib_storage_redb::{Folder, SegmentStore};
@@ -18,7 +18,7 @@ const INDEX: &str = "index.redb";
 const ASIDE: &str = "index.redb.aside";
 
 /// make the index of the chunk store anew from its segments
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "rebuild",

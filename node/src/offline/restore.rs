@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use bib_core::api::{ErrorCode, Failure};
 use bib_core::backup::BackupKey;
 use bib_core::limits::MAX_PASSPHRASE_LEN;
@@ -17,7 +17,7 @@ use crate::config::{Budget, Config};
 use crate::runtime::timestamp;
 
 /// make the node of a backup in the data directory
-#[derive(FromArgs, Debug)]
+#[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
     subcommand,
     name = "restore",

@@ -97,14 +97,19 @@ fn arguments_that_make_no_sense_name_themselves() {
 
 #[test]
 fn help_version_and_settings_are_printed() {
-    let says = |arg: &str| {
-        let out = Command::new(env!("CARGO_BIN_EXE_bibd")).arg(arg).output().unwrap();
+    let says = |args: &str| {
+        let out = Command::new(env!("CARGO_BIN_EXE_bibd")).args(args.split(' ')).output().unwrap();
         assert!(out.status.success());
         String::from_utf8(out.stdout).unwrap()
     };
     assert!(says("--help").contains("--data-dir"));
     assert_eq!(says("--version"), concat!("bibd ", env!("CARGO_PKG_VERSION"), "\n"));
     assert!(says("--settings").contains("max_bytes = \"auto\""));
+    assert!(says("--man bibd").contains(".SS bibd keys recover\n"));
+    assert!(says("--man bibd.toml").contains("\\fBstorage.max_bytes\\fR = \"auto\"\n"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(says(&format!("--completions {shell}")).contains("data-dir"), "{shell}");
+    }
 }
 
 #[test]
