@@ -11,8 +11,8 @@ use async_channel::Receiver;
 use bib_core::id::NodeId;
 use bib_core::limits::MAX_OPENING_STREAMS;
 use bib_core::time::Instant;
-use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::{FutureExt, StreamExt};
 
 use crate::catalog_sync::{self, Input};
 use crate::net::{DialFailure, DialId, FrameStream, Multiaddr, Net, NetEvent, OpenError, OpenId, Protocol};
@@ -49,6 +49,8 @@ impl EventLoop {
     pub(crate) async fn run(mut self) {
         let ctx = self.ctx.clone();
         let orders = self.orders.clone();
+        // Here and not in a task of its own: a node whose connections nobody drives is to be started again.
+        let mut ticks = ctx.manager.ticks();
         loop {
             let timeout = self.bans.values().min().copied();
             // What the machines cannot take yet stays with the network, and so with who sends it.
@@ -57,6 +59,7 @@ impl EventLoop {
                 self.net.next().await
             };
             futures::select_biased! {
+                _ = ticks.next().fuse() => ctx.manager.alive(),
                 order = orders.recv().fuse() => match order {
                     Ok(order) => self.obey(order),
                     Err(_) => return,

@@ -25,6 +25,7 @@ mod service;
 pub mod signals;
 mod space;
 pub mod store;
+pub mod systemd;
 pub mod vault;
 
 pub use node::{Call, Handle, Node, NodeBuilder, NodeError};

@@ -1,6 +1,8 @@
 //! The log of `bibd`: one line for each message on stderr, values as `key=value` fields behind it.
 //!
-//! Invariant: a message is one line, whatever a peer or a user put into its values.
+//! Invariant: a message is one line, whatever a peer or a user put into its values. In the journal of systemd each line
+//! begins with its priority, `<3>` to `<7>`, which the journal takes off again; text has no time there, since the journal
+//! has its own.
 //!
 //! Deliberately absent: files and rotation; who keeps logs reads stderr.
 
@@ -22,6 +24,7 @@ const QUIET: [&str; 9] =
     ["libp2p", "multistream", "yamux", "netlink", "if_watch", "polling", "async_io", "redb", "snow"];
 
 static JSON: AtomicBool = AtomicBool::new(false);
+static JOURNAL: AtomicBool = AtomicBool::new(false);
 
 /// Keeps what others cause as often as they like from filling the log: the first time is said, then at most a count in
 /// each [`SELDOM`].
@@ -63,6 +66,26 @@ pub fn apply(config: &Config) {
     log::set_max_level(config.log_level);
 }
 
+/// From now on lines are for the journal of systemd, which stderr is.
+pub fn write_to_journal() {
+    JOURNAL.store(true, Ordering::Relaxed);
+}
+
+/// What a line on stderr begins with: its priority for the journal, nothing for others.
+pub fn priority(level: Level) -> &'static str {
+    if JOURNAL.load(Ordering::Relaxed) { syslog(level) } else { "" }
+}
+
+/// A level as the numbers of syslog have it.
+const fn syslog(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let max = log::max_level();
@@ -81,8 +104,13 @@ impl Log for Stderr {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let mut line = if JSON.load(Ordering::Relaxed) { json(record) } else { text(record) };
-        line.push('\n');
+        let priority = priority(record.level());
+        let line = match JSON.load(Ordering::Relaxed) {
+            true => json(record),
+            false if priority.is_empty() => format!("{} {}", timestamp(), text(record)),
+            false => text(record),
+        };
+        let line = format!("{priority}{line}\n");
         // There is nowhere to say that nothing can be said.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
@@ -98,7 +126,7 @@ fn text(record: &Record<'_>) -> String {
         Level::Debug => "DEBUG",
         Level::Trace => "TRACE",
     };
-    let mut line = format!("{} {level} {}", timestamp(), one_line(&record.args().to_string()));
+    let mut line = format!("{level} {}", one_line(&record.args().to_string()));
     // A field that cannot be shown is left out.
     let _ = record.key_values().visit(&mut Fields(|key: &str, value: String| {
         let plain = !value.is_empty() && value.chars().all(|c| c.is_alphanumeric() || "._-:/+@~%".contains(c));
@@ -156,14 +184,20 @@ mod tests {
 
     fn shown(render: fn(&Record<'_>) -> String) -> String {
         let fields = [("peer", "12D3"), ("why", "a \"bad\"\nframe")];
-        let line = render(
+        render(
             &Record::builder()
                 .args(format_args!("session ended\nERROR forged"))
                 .level(Level::Warn)
                 .key_values(&fields)
                 .build(),
-        );
-        line[20..].trim_start().to_owned()
+        )
+    }
+
+    #[test]
+    fn worse_messages_have_smaller_numbers_in_the_journal() {
+        assert_eq!(priority(Level::Error), "", "elsewhere lines begin with their text");
+        let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+        assert_eq!(levels.map(syslog), ["<3>", "<4>", "<6>", "<7>", "<7>"]);
     }
 
     #[test]

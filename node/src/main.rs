@@ -8,6 +8,7 @@ use std::str::FromStr;
 use argh::{ArgsInfo, FromArgs};
 use bib_node::config::{Config, Sources, Surroundings, Value, layer};
 use bib_node::offline::{self, Streams, Verb};
+use bib_node::systemd::{self, Manager};
 use bib_node::{NodeBuilder, Spawner, logging, signals};
 use bib_usage::{Program, Section, Shell};
 
@@ -21,7 +22,8 @@ use bib_usage::{Program, Section, Shell};
     {command_name} identity --data-dir /srv/bib",
     note = "Settings come from /etc/bib/bibd.toml, $XDG_CONFIG_HOME/bib/bibd.toml (or --config),\n\
     BIBD_* variables and flags, the later ones winning. `bibd --settings` explains them all.",
-    note = "SIGHUP reads the configuration again; SIGTERM stops after draining.",
+    note = "SIGHUP reads the configuration again; SIGTERM stops after draining. Started by systemd with Type=notify, bibd\n\
+    tells it when it answers, reloads and stops, and that it is alive; in the journal, lines have their priority.",
     note = "With a command it does that with the data directory, while no node runs on it, and ends."
 )]
 struct Args {
@@ -169,26 +171,44 @@ fn main() -> ExitCode {
     let sources = sources(&mut args);
     // What the node writes is its own business.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if systemd::is_journal(sources.around.var("JOURNAL_STREAM"), std::io::stderr()) {
+        logging::write_to_journal();
+    }
     let config = match sources.load() {
         Ok(config) => config,
-        Err(error) => return fail(&error, &error.hint(), 2),
+        Err(error) => {
+            Manager::of(&sources.around, std::process::id()).failed(&error);
+            return fail(&error, &error.hint(), 2);
+        }
     };
     logging::init(&config);
     if let Some(verb) = &args.verb {
         return without_node(verb, &config);
     }
+    run(config, sources)
+}
+
+fn run(config: Config, sources: Sources) -> ExitCode {
+    const NO_SIGNALS: &str = "this system does not let bibd hear signals";
+    let manager = Manager::of(&sources.around, std::process::id());
     let spawner = Spawner::new();
-    let signals = match signals::take() {
+    let mut signals = match signals::take() {
         Ok(signals) => signals,
-        Err(error) => return fail(&error, "this system does not let bibd hear signals", 1),
+        Err(error) => return fail(&error, NO_SIGNALS, 1),
     };
-    match NodeBuilder::new(config).reload_from(sources).start(&spawner) {
+    match NodeBuilder::new(config).reload_from(sources).manager(manager.clone()).start(&spawner) {
         Ok(node) => {
+            if let Err(error) = signals::take_all(&mut signals) {
+                return fail(&error, NO_SIGNALS, 1);
+            }
             spawner.spawn("signals", signals::obey(signals, node.handle())).detach();
             spawner.block_on(node.run());
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&error, &error.hint(), 1),
+        Err(error) => {
+            manager.failed(&error);
+            fail(&error, &error.hint(), 1)
+        }
     }
 }
 
@@ -209,6 +229,9 @@ fn without_node(verb: &Verb, config: &Config) -> ExitCode {
 
 #[allow(clippy::print_stderr, reason = "why the daemon does not start is for whoever started it")]
 fn fail(error: &dyn std::error::Error, hint: &str, code: u8) -> ExitCode {
-    eprintln!("bibd: {error}\nhint: {hint}");
+    let said = format!("bibd: {error}\nhint: {hint}");
+    for line in said.lines() {
+        eprintln!("{}{line}", logging::priority(log::Level::Error));
+    }
     ExitCode::from(code)
 }

@@ -40,6 +40,7 @@ use crate::service::admin;
 use crate::service::keys::Keys;
 use crate::space::Allowed;
 use crate::store::{Store, StoreThread};
+use crate::systemd::{self, Manager};
 use crate::vault::{Vault, VaultError};
 
 /// Why a node does not start.
@@ -119,6 +120,7 @@ pub(crate) struct Context {
     pub(crate) budget: Budget,
     pub(crate) data_dir: PathBuf,
     pub(crate) sources: Option<Sources>,
+    pub(crate) manager: Manager,
     pub(crate) spawner: Spawner,
     pub(crate) pool: Pool,
     pub(crate) store: Store,
@@ -226,13 +228,14 @@ impl Context {
 pub struct NodeBuilder {
     config: Config,
     sources: Option<Sources>,
+    manager: Manager,
     patience: Patience,
 }
 
 impl NodeBuilder {
     /// A node with a configuration.
     pub fn new(config: Config) -> Self {
-        Self { config, sources: None, patience: Patience::default() }
+        Self { config, sources: None, manager: Manager::default(), patience: Patience::default() }
     }
 
     /// Has it wait for others as long as the test wants.
@@ -248,12 +251,18 @@ impl NodeBuilder {
         Self { sources: Some(sources), ..self }
     }
 
+    /// Who is told how the node is, when it runs as a service; nobody by default.
+    #[must_use]
+    pub fn manager(self, manager: Manager) -> Self {
+        Self { manager, ..self }
+    }
+
     /// Opens everything and begins to work on an executor. The node runs while the executor does, until it is stopped.
     ///
     /// # Errors
     /// [`NodeError`] naming what cannot be used; then nothing is left behind.
     pub fn start(self, spawner: &Spawner) -> Result<Node, NodeError> {
-        let Self { config, sources, patience } = self;
+        let Self { config, sources, manager, patience } = self;
         let clock = Clock::default();
         let data_dir = config.data_dir.clone();
         let fail = |source| NodeError::DataDir { path: data_dir.clone(), source };
@@ -265,9 +274,11 @@ impl NodeBuilder {
 
         let budget = Budget::of(config.memory);
         let pool = Pool::new(budget.pool_threads);
+        let opening = manager.opening("opening the stores");
         let keys = keys(&data_dir, config.encrypt, &key, &budget)?;
         let keyring = keys.as_ref().map(|keys| keys.keyring.clone());
         let (store, store_thread) = Store::open(&data_dir, &budget, pool.clone(), keyring)?;
+        drop(opening);
         if let Some(keys) = &keys {
             keys.vault.mend_copy();
         }
@@ -295,6 +306,7 @@ impl NodeBuilder {
             budget,
             data_dir,
             sources,
+            manager,
             spawner: spawner.clone(),
             pool,
             store,
@@ -331,8 +343,10 @@ impl NodeBuilder {
             spawner.spawn("catalog", catalog_sync::run(ctx.clone())),
         ]);
         let socket = listener.path().to_owned();
-        log::info!(socket:% = socket.display(); "listening for users");
         let control = spawner.spawn("control", accept(ctx.clone(), listener));
+        if ctx.manager.is_there() {
+            tasks.push(spawner.spawn("manager", systemd::report(ctx.clone())));
+        }
         Ok(Node { ctx, socket, tasks, control, store_thread })
     }
 }
@@ -496,6 +510,7 @@ impl Node {
     pub async fn run(self) {
         self.ctx.shutdown.wait().await;
         log::info!(sessions = self.ctx.n_sessions.get(); "stopping");
+        self.ctx.manager.stopping();
         // New users find no socket; those that are here may end what they began.
         self.control.cancel().await;
         let drained = async {
@@ -521,6 +536,8 @@ impl Node {
 }
 
 async fn accept(ctx: Rc<Context>, listener: Listener) {
+    // Who reads this may ask, and stop the node: the executor runs.
+    log::info!(socket:% = listener.path().display(); "listening for users");
     loop {
         let (stream, uid) = match listener.accept().await {
             Ok(accepted) => accepted,

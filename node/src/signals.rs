@@ -8,12 +8,21 @@ use futures::StreamExt;
 
 use crate::node::Handle;
 
-/// Takes the signals of the process from now on.
+/// Keeps SIGHUP for the node that is being started. The others still end the process at once: a start may take long, and
+/// nothing is lost with it.
 ///
 /// # Errors
 /// When the system does not hand them out.
 pub fn take() -> io::Result<Signals> {
-    Signals::new([Signal::Hup, Signal::Term, Signal::Int])
+    Signals::new([Signal::Hup])
+}
+
+/// Takes the other signals as well, for a node that can end what it began.
+///
+/// # Errors
+/// When the system does not hand them out.
+pub fn take_all(signals: &mut Signals) -> io::Result<()> {
+    signals.add_signals([Signal::Term, Signal::Int])
 }
 
 /// Obeys them.

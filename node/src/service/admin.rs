@@ -32,15 +32,32 @@ pub(crate) fn shutdown(ctx: &Context, caller: &Caller) -> Result<(), Failure> {
 
 /// Reads the configuration again. Everything in it is taken, or nothing; the node goes on in any case.
 pub(crate) async fn reload(ctx: &Rc<Context>) {
+    ctx.manager.reloading();
+    let refused = read_again(ctx).await.err();
+    ctx.manager.reloaded(refused);
+}
+
+/// The error says why nothing was taken; it is in the log already.
+async fn read_again(ctx: &Rc<Context>) -> Result<(), String> {
     let Some(sources) = ctx.sources.clone() else {
-        log::warn!("this node was started without configuration files: there is nothing to read again");
-        return;
+        let why = "this node was started without configuration files: there is nothing to read again";
+        log::warn!("{why}");
+        return Err(why.to_owned());
     };
     let loaded = ctx.pool.run("read configuration", move || sources.load()).await;
     match loaded {
-        Ok(Ok(next)) => apply(ctx, next).await,
-        Ok(Err(error)) => refused(&error),
-        Err(error) => log::error!(error:% = error; "the configuration could not be read"),
+        Ok(Ok(next)) => {
+            apply(ctx, next).await;
+            Ok(())
+        }
+        Ok(Err(error)) => {
+            refused(&error);
+            Err(error.to_string())
+        }
+        Err(error) => {
+            log::error!(error:% = error; "the configuration could not be read");
+            Err(error.to_string())
+        }
     }
 }
 

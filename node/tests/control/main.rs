@@ -6,4 +6,5 @@
 mod client;
 mod daemon;
 mod frames;
+mod service;
 mod uploads;
