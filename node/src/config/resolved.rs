@@ -15,6 +15,8 @@ use super::layer::{ConfigError, Layers, Setting, Value, needs_restart, parse_siz
 use crate::net::Security;
 use crate::quota::TopicQuota;
 
+/// Where the data of a node is that runs as a service of the system.
+const SYSTEM_DATA: &str = "/var/lib/bib";
 /// Bytes of a node's name.
 const MAX_NAME_LEN: usize = 128;
 
@@ -43,6 +45,11 @@ impl Surroundings {
     pub fn var(&self, name: &str) -> Option<&str> {
         let found = self.vars.iter().find(|(known, value)| known == name && !value.is_empty());
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the process is of the system: run by root, or by the user who has no other home than the data.
+    fn is_of_system(&self) -> bool {
+        self.uid == 0 || self.var("HOME") == Some(SYSTEM_DATA)
     }
 
     /// The folder that a variable names, or one below the home folder.
@@ -232,7 +239,7 @@ impl Config {
         };
         let log_format = if text(setting("log.format"))? == "json" { LogFormat::Json } else { LogFormat::Text };
         let data_dir = match text(setting("storage.data_dir"))? {
-            "auto" if around.uid == 0 => PathBuf::from("/var/lib/bib"),
+            "auto" if around.is_of_system() => PathBuf::from(SYSTEM_DATA),
             "auto" => around.dir("XDG_DATA_HOME", ".local/share").map(|dir| dir.join("bib")).ok_or_else(|| {
                 ConfigError::Environment("neither XDG_DATA_HOME nor HOME says where the data belongs".to_owned())
             })?,
@@ -250,7 +257,7 @@ impl Config {
             .filter(ChunkerParams::is_valid)
             .ok_or_else(|| wrong(average, "an even number of bytes from 4KiB to 256KiB is expected"))?;
         let socket = match text(setting("control.socket"))? {
-            "auto" if around.uid == 0 => PathBuf::from(SYSTEM_SOCKET),
+            "auto" if around.is_of_system() => PathBuf::from(SYSTEM_SOCKET),
             "auto" => user_socket(around.var("XDG_RUNTIME_DIR").map(AsRef::as_ref), around.uid),
             path => PathBuf::from(path),
         };
@@ -341,9 +348,12 @@ mod tests {
         assert_eq!(user.data_dir, PathBuf::from("/home/ann/.local/share/bib"));
         assert_eq!(user.socket, PathBuf::from("/run/user/7/bib/bibd.sock"));
         assert_eq!((user.memory, user.max_bytes, user.chunker), (128 << 20, None, ChunkerParams::default()));
-        let root = Config::resolve(&Layers::built_in(), &around(0)).unwrap();
-        assert_eq!(root.data_dir, PathBuf::from("/var/lib/bib"));
-        assert_eq!(root.socket, PathBuf::from(SYSTEM_SOCKET));
+        let vars = vec![("HOME".to_owned(), "/var/lib/bib".to_owned())];
+        for system in [around(0), Surroundings { vars, ..around(7) }] {
+            let system = Config::resolve(&Layers::built_in(), &system).unwrap();
+            assert_eq!(system.data_dir, PathBuf::from("/var/lib/bib"));
+            assert_eq!(system.socket, PathBuf::from(SYSTEM_SOCKET));
+        }
         let nobody = Config::resolve(&Layers::built_in(), &Surroundings { uid: 7, ..Surroundings::default() });
         assert!(nobody.unwrap_err().to_string().contains("HOME"));
     }
