@@ -4,6 +4,7 @@ use std::process::Command;
 
 use bib_benches::Result;
 
+use crate::dist::unit;
 use crate::process::{cargo, root, step, target_dir};
 use crate::{drift, rules};
 
@@ -15,6 +16,7 @@ pub fn run() -> Result<()> {
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     rules::check()?;
     drift::check()?;
+    unit::check()?;
     step(
         "lints",
         cargo().args(["clippy", "--locked", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),

@@ -2,6 +2,7 @@
 
 mod elf;
 pub mod target;
+pub mod unit;
 
 use std::path::{Path, PathBuf};
 
