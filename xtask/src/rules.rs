@@ -2,6 +2,7 @@
 //! that each vendor stays in its room.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use bib_benches::failure::During;
 use bib_benches::{Failure, Result};
@@ -38,11 +39,35 @@ const LICENCES: [&str; 13] = [
 /// Packages that ship; the others only test or measure.
 const SHIPPED: [&str; 5] = ["bib-core", "bib-storage-redb", "bib-usage", "bib-node", "bib-cli"];
 
-struct Package {
-    name: String,
-    version: String,
-    licence: String,
+/// A crate with what its manifest says.
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// An SPDX expression.
+    pub licence: String,
+    /// Who wrote it, where it says so; else where it is kept.
+    pub authors: String,
+    /// Where its sources lie.
+    pub dir: PathBuf,
     dependencies: BTreeSet<String>,
+}
+
+/// The crates of others that are in the programs for a platform, by name and version.
+pub fn of_others(triple: &str) -> Result<Vec<Package>> {
+    let metadata = metadata(triple)?;
+    let mut packages = packages(&metadata)?;
+    let shipped = reachable(&metadata, &packages)?;
+    packages.retain(|id, package| shipped.contains(id) && !SHIPPED.contains(&package.name.as_str()));
+    let mut packages: Vec<Package> = packages.into_values().collect();
+    packages.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+    Ok(packages)
+}
+
+fn metadata(triple: &str) -> Result<Value> {
+    let text = output(cargo().args(["metadata", "--locked", "--format-version", "1", "--filter-platform", triple]))?;
+    serde_json::from_str(&text).during("cargo metadata")
 }
 
 /// Checks all rules.
@@ -55,8 +80,7 @@ pub fn check() -> Result<()> {
 
 /// How many crates the default build has, if all rules hold.
 pub fn n_crates() -> Result<usize> {
-    let text = output(cargo().args(["metadata", "--locked", "--format-version", "1", "--filter-platform", &host()?]))?;
-    let metadata: Value = serde_json::from_str(&text).during("cargo metadata")?;
+    let metadata = metadata(&host()?)?;
     let packages = packages(&metadata)?;
     let shipped = reachable(&metadata, &packages)?;
     let names: BTreeSet<&str> = shipped.iter().map(|id| packages[id].name.as_str()).collect();
@@ -93,11 +117,14 @@ fn packages(metadata: &Value) -> Result<BTreeMap<String, Package>> {
     let list = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
     let package = |value: &Value| {
         let normal = |dependency: &&Value| dependency["kind"].is_null();
+        let authors: Vec<&str> = value["authors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let dependencies = value["dependencies"].as_array().into_iter().flatten().filter(normal);
         Package {
             name: text(&value["name"]),
             version: text(&value["version"]),
             licence: text(&value["license"]),
+            authors: if authors.is_empty() { text(&value["repository"]) } else { authors.join(", ") },
+            dir: Path::new(&text(&value["manifest_path"])).parent().map(Path::to_owned).unwrap_or_default(),
             dependencies: dependencies.map(|dependency| text(&dependency["name"])).collect(),
         }
     };

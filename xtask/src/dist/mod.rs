@@ -1,16 +1,34 @@
-//! `cargo xtask dist`: what people install, made so that the same sources give the same bytes.
+//! `cargo xtask dist`: what people install, made so that the same sources and programs give the same bytes.
+//!
+//! Invariant: nothing depends on the machine that runs this, on the time, or on who runs it.
 
+mod contents;
+pub mod date;
+mod deb;
 mod elf;
+mod notices;
+mod oci;
+mod settings;
+mod tarball;
 pub mod target;
+mod tree;
 pub mod unit;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use argh::FromArgs;
 use bib_benches::failure::During;
-use bib_benches::{Failure, Result};
+use bib_benches::{Failure, Result, show};
 
+use date::Date;
 use target::Target;
+use tree::Tree;
+
+/// Version of bib.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How often this version was packaged anew.
+const REVISION: &str = "1";
 
 /// Makes packages for boards and PCs: .deb, tarballs and a container image.
 #[derive(FromArgs)]
@@ -25,9 +43,39 @@ pub struct Dist {
     /// where the packages go (default: dist)
     #[argh(option, default = "PathBuf::from(\"dist\")")]
     out: PathBuf,
+    /// only these kinds: deb, tar, oci, with commas between
+    #[argh(option, default = "Kinds::all()")]
+    only: Kinds,
     /// make packages of the binaries in <folder>/<triple>/ instead of building them
     #[argh(option)]
     binaries: Option<PathBuf>,
+}
+
+/// Kinds of packages.
+struct Kinds(Vec<String>);
+
+impl Kinds {
+    const ALL: [&str; 3] = ["deb", "tar", "oci"];
+
+    fn all() -> Self {
+        Self(Self::ALL.map(str::to_owned).to_vec())
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.0.iter().any(|asked| asked == kind)
+    }
+}
+
+impl FromStr for Kinds {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let kinds: Vec<String> = text.split(',').map(str::to_owned).collect();
+        match kinds.iter().find(|kind| !Self::ALL.contains(&kind.as_str())) {
+            None => Ok(Self(kinds)),
+            Some(kind) => Err(Failure(format!("`{kind}` is none of {}", Self::ALL.join(", ")))),
+        }
+    }
 }
 
 /// The static programs of one target.
@@ -46,26 +94,95 @@ impl Binaries {
     }
 }
 
+/// The name of the package for Debian.
+pub fn deb_name(target: Target) -> String {
+    format!("bib_{VERSION}-{REVISION}_{target}.deb")
+}
+
 /// Makes what was asked for.
 pub fn run(args: &Dist) -> Result<()> {
     let targets = if args.all { Target::ALL.to_vec() } else { args.target.clone() };
     if targets.is_empty() {
         return Err(Failure("name a target, such as `--target arm64`, or `--all`".to_owned()));
     }
+    let out = Out { dir: &args.out, date: date::of_sources()? };
+    std::fs::create_dir_all(out.dir).during(format!("make {}", out.dir.display()))?;
+    let shared =
+        if args.only.has("deb") || args.only.has("tar") { contents::shared(out.date)? } else { Tree::default() };
+    let mut daemons = Vec::new();
     for target in targets {
         let binaries = binaries(args, target)?;
-        let dir = args.out.join(target.triple());
-        std::fs::create_dir_all(&dir).during(format!("make {}", dir.display()))?;
-        for (name, path) in [("bib", &binaries.bib), ("bibd", &binaries.bibd)] {
-            let to = dir.join(name);
-            elf::read(path, target)?;
-            std::fs::copy(path, &to).during(format!("copy {} to {}", path.display(), to.display()))?;
+        let (bib, bibd) = (elf::read(&binaries.bib, target)?, elf::read(&binaries.bibd, target)?);
+        if args.only.has("deb") || args.only.has("tar") {
+            let files = contents::of_target(&shared, target, &bib, &bibd)?;
+            if args.only.has("deb") {
+                out.write(&deb_name(target), &deb(&files, target, out.date)?)?;
+            }
+            if args.only.has("tar") {
+                let name = format!("bib-{VERSION}-{}", target.triple());
+                out.write(&format!("{name}.tar.gz"), &tarball::archive(&name, &files, out.date)?)?;
+            }
         }
+        daemons.push((target, bibd));
     }
-    Ok(())
+    if args.only.has("oci") {
+        let image = oci::Image { version: VERSION, date: out.date, roots: oci::Roots::of_this_machine()? };
+        out.write(&format!("bib-{VERSION}-oci.tar"), &oci::archive(&image, &daemons)?)?;
+    }
+    out.sums()
 }
 
 fn binaries(args: &Dist, target: Target) -> Result<Binaries> {
     let folder = args.binaries.as_ref().ok_or("say with `--binaries` where the binaries are")?;
     Ok(Binaries::in_folder(&folder.join(target.triple())))
+}
+
+/// The package for Debian, with what only Debian asks for.
+fn deb(files: &Tree, target: Target, date: Date) -> Result<Vec<u8>> {
+    let mut files = files.clone();
+    let version = format!("{VERSION}-{REVISION}");
+    let fields = contents::source("packaging/debian/control")?;
+    let maintainer = fields.lines().find_map(|line| line.strip_prefix("Maintainer: ")).unwrap_or_default();
+    let changelog = format!(
+        "bib ({version}) unstable; urgency=medium\n\n  * What changed is in /usr/share/doc/bib/changelog.gz.\n\n -- {maintainer}  {}\n",
+        date.rfc2822()
+    );
+    files.file("usr/share/doc/bib/changelog.Debian.gz", 0o644, tree::gzip(changelog.as_bytes())?);
+    files.file("usr/share/doc/bib/copyright", 0o644, contents::source("packaging/debian/copyright")?);
+    files.file("usr/share/lintian/overrides/bib", 0o644, contents::source("packaging/debian/lintian-overrides")?);
+    let script = |name| Ok((name, contents::source(&format!("packaging/debian/{name}"))?.into_bytes()));
+    let scripts = ["postinst", "postrm", "prerm"].into_iter().map(script).collect::<Result<Vec<_>>>()?;
+    let control = deb::Control { architecture: target.debian(), version: &version, fields: &fields, scripts: &scripts };
+    deb::package(&control, &files, date)
+}
+
+/// Where packages go.
+struct Out<'a> {
+    dir: &'a Path,
+    date: Date,
+}
+
+impl Out<'_> {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        std::fs::write(&path, bytes).during(format!("write {}", path.display()))?;
+        println!("{:<52} {:>10}", path.display().to_string(), show::bytes(bytes.len() as u64));
+        Ok(())
+    }
+
+    /// The hashes of all packages that are there, also of earlier runs.
+    fn sums(&self) -> Result<()> {
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(self.dir).during(format!("read {}", self.dir.display()))? {
+            let path = entry.during(format!("read {}", self.dir.display()))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_file() && (name.starts_with("bib-") || name.starts_with("bib_")) {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let lines = paths.iter().map(|path| oci::sum_line(path)).collect::<Result<String>>()?;
+        let path = self.dir.join("SHA256SUMS");
+        std::fs::write(&path, lines).during(format!("write {}", path.display()))
+    }
 }

@@ -39,7 +39,6 @@ impl Target {
     }
 
     /// What container images call it: architecture, and variant where there is one.
-    #[allow(dead_code, reason = "for images")]
     pub fn oci(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Arm64 => ("arm64", Some("v8")),
