@@ -6,17 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bib_core::api::request::ContextFor;
-use bib_core::catalog::record::{self, Kept};
+use bib_core::catalog::record::{self, Kept, Pin};
 use bib_core::chunker::ChunkerParams;
 use bib_core::command::{Command, OpOutcome, Origin};
 use bib_core::encode::{decode, encode};
 use bib_core::hash::hash;
-use bib_core::id::{ChunkId, DatasetId, ManifestId, TopicId, VersionId};
-use bib_core::machine::collect::check;
+use bib_core::id::{ChunkId, DatasetId, ManifestId, OpId, TopicId, VersionId};
+use bib_core::machine::collect::check::Check;
 use bib_core::machine::collect::hidden::Hidden;
 use bib_core::machine::collect::mark::{Figures, Loaded, MarkError, Marker};
 use bib_core::model::manifest::{ChunkRef, ManifestKind, Page, PageList, PageRef, Root};
-use bib_core::model::{Name, Visibility};
+use bib_core::model::{Dataset, DatasetStatus, Name, Topic, TopicStatus, Visibility};
 use bib_core::op::operation::FieldChanges;
 use bib_core::op::{Body, Class, Operation};
 use bib_core::port::{Catalog, CatalogTxn, StoreError, Table};
@@ -494,6 +494,23 @@ fn absent_page_of_what_was_published_here_stops_every_collection() {
 }
 
 #[test]
+fn absent_page_of_what_a_user_keeps_stops_every_collection_until_they_keep_it_no_more() {
+    let content = deep(2);
+    let page = content.pieces[1].0;
+    let mut world = one(&content, None);
+    let kept = Kept { version: VersionId::from_bytes([1; 32]), reference: "x".to_owned(), size: 1, since: NOW };
+    world.store.chunks.remove(&page);
+    world.run(&Command::Keep { manifest: content.manifest, kept: Some(kept) });
+    assert_eq!(world.mark_all().unwrap().n_partial, 1, "it is on its way");
+    world.run(&Command::ContentHere(content.manifest));
+    world.run(&Command::ContentLost(content.manifest));
+    let error = world.mark_all().unwrap_err();
+    assert!(matches!(error, MarkError::Lost { page: lost, .. } if lost == page), "{error}");
+    world.run(&Command::Keep { manifest: content.manifest, kept: None });
+    assert_eq!(world.mark_all().unwrap().n_partial, 1);
+}
+
+#[test]
 fn nonsense_that_a_stranger_publishes_stops_no_collection() {
     let mut world = World::new();
     let topic = world.topics[0];
@@ -615,13 +632,32 @@ fn content_of_deleted_topics_is_found_and_so_is_its_return_to_sight() {
 /// Goes over the whole catalog.
 fn believe(world: &World) -> Result<(), StoreError> {
     let read = world.node.catalog.begin_read()?;
-    let mut after = None;
-    loop {
-        after = check::step(read.as_ref(), after)?;
-        if after.is_none() {
-            return Ok(());
-        }
-    }
+    let mut check = Check::default();
+    while !check.step(read.as_ref())? {}
+    Ok(())
+}
+
+/// Sets a record, or takes it away.
+fn change(world: &World, table: Table, key: &[u8], value: Option<&[u8]>) {
+    let mut work = |txn: &mut dyn CatalogTxn| match value {
+        Some(value) => txn.put(table, key, value),
+        None => txn.remove(table, key),
+    };
+    world.node.catalog.write(&mut work).unwrap();
+}
+
+fn is_doubted(world: &World) -> bool {
+    matches!(believe(world), Err(StoreError::Corrupt(_)))
+}
+
+/// A record in place of another is seen, and nothing is when it is as it was.
+fn doubted_with(world: &World, table: Table, key: &[u8], value: Option<&[u8]>) -> bool {
+    let before = world.node.catalog.dump(table).into_iter().find(|(at, _)| at == key).unwrap().1;
+    change(world, table, key, value);
+    let is_doubted = is_doubted(world);
+    change(world, table, key, Some(&before));
+    believe(world).unwrap();
+    is_doubted
 }
 
 #[test]
@@ -629,33 +665,108 @@ fn catalog_that_is_not_what_was_signed_is_not_believed() {
     let content = deep(3);
     let world = one(&content, Some(Command::Stage(content.manifest)));
     believe(&world).unwrap();
-    let change = |table: Table, key: &[u8], value: Option<Vec<u8>>| {
-        let mut work = |txn: &mut dyn CatalogTxn| match &value {
-            Some(value) => txn.put(table, key, value),
-            None => txn.remove(table, key),
-        };
-        world.node.catalog.write(&mut work).unwrap();
-    };
     for (key, value) in world.node.catalog.dump(Table::Ops) {
-        for at in (1..value.len()).step_by(7) {
+        for at in (0..value.len()).step_by(7) {
             let mut flipped = value.clone();
             flipped[at] ^= 4;
-            change(Table::Ops, &key, Some(flipped));
-            assert!(matches!(believe(&world), Err(StoreError::Corrupt(_))), "byte {at} of an operation");
+            assert!(doubted_with(&world, Table::Ops, &key, Some(&flipped)), "byte {at} of an operation");
         }
-        change(Table::Ops, &key, Some(value));
     }
-    believe(&world).unwrap();
     for (key, value) in world.node.catalog.dump(Table::Versions) {
         let at = value.windows(32).position(|bytes| bytes == content.manifest.as_bytes()).unwrap();
         let mut flipped = value.clone();
         flipped[at + 5] ^= 1;
-        change(Table::Versions, &key, Some(flipped));
-        assert!(matches!(believe(&world), Err(StoreError::Corrupt(_))));
-        change(Table::Versions, &key, Some(value));
+        assert!(doubted_with(&world, Table::Versions, &key, Some(&flipped)));
     }
-    for (key, _) in world.node.catalog.dump(Table::Pins) {
-        change(Table::Pins, &key, None);
-        assert!(matches!(believe(&world), Err(StoreError::Corrupt(_))));
+}
+
+#[test]
+fn record_that_went_without_a_trace_is_missed() {
+    let content = deep(3);
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
+    let kept = Kept { version: VersionId::from_bytes([1; 32]), reference: "x".to_owned(), size: 1, since: NOW };
+    world.run(&Command::Keep { manifest: content.manifest, kept: Some(kept) });
+    // Topic, dataset, version: their operations and records, and what keeps the content.
+    for (table, n) in
+        [(Table::Ops, 3), (Table::Topics, 1), (Table::Datasets, 1), (Table::Versions, 1), (Table::Pins, 1)]
+    {
+        let rows = world.node.catalog.dump(table);
+        assert_eq!(rows.len(), n, "{table:?}");
+        for (key, _) in rows {
+            assert!(doubted_with(&world, table, &key, None), "{table:?}");
+        }
     }
+    let logs = world.node.catalog.dump(Table::Meta).into_iter().filter(|(key, _)| key.starts_with(b"log"));
+    assert_eq!(logs.inspect(|(key, _)| assert!(doubted_with(&world, Table::Meta, key, None))).count(), 2);
+}
+
+#[test]
+fn what_says_that_an_operation_does_not_count_is_not_believed_alone() {
+    let content = deep(3);
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
+    let (topic, gone) = (world.topics[0], world.datasets[0].1);
+    world.dataset(topic);
+    world.act(Some(topic), Body::DeleteDataset { dataset: gone }).unwrap();
+    world.publish(world.datasets[1], content.manifest);
+    let topic_op = OpId::from(topic);
+    for (key, mut value) in world.node.catalog.dump(Table::Ops) {
+        let op = Operation::decode_trusted(&value[1..]).unwrap();
+        let decides = match &op.body {
+            // Whether access counts follows from the access log, and that of a dead dataset's version decides nothing.
+            Body::CreateTopic { .. } => op.id() != topic_op,
+            Body::PublishVersion(version) => version.dataset != gone,
+            _ => true,
+        };
+        value[0] ^= 1;
+        assert_eq!(doubted_with(&world, Table::Ops, &key, Some(&value)), decides, "{:?}", op.body);
+    }
+}
+
+#[test]
+fn state_that_nobody_signed_is_not_believed() {
+    let content = deep(3);
+    let mut world = one(&content, Some(Command::Stage(content.manifest)));
+    let kept = Kept { version: VersionId::from_bytes([1; 32]), reference: "x".to_owned(), size: 1, since: NOW };
+    world.run(&Command::Keep { manifest: content.manifest, kept: Some(kept) });
+    let pin_key = content.manifest.as_bytes().as_slice();
+    let pin = record::pin(&*world.node.read(), &content.manifest).unwrap();
+    assert!(pin.is_here && pin.is_kept && pin.n_versions == 1, "{pin:?}");
+    for wrong in [
+        Pin { n_versions: 0, ..pin },
+        Pin { is_evicted: true, ..pin },
+        Pin { n_withdrawn: 1, ..pin },
+        Pin { is_kept: false, ..pin },
+    ] {
+        assert!(doubted_with(&world, Table::Pins, pin_key, Some(&encode(&wrong))), "{wrong:?}");
+    }
+    let (topic, dataset) = world.datasets[0];
+    let found = record::dataset(&*world.node.read(), &dataset).unwrap().unwrap();
+    let deleted = Dataset { status: DatasetStatus::Deleted, ..found };
+    assert!(doubted_with(&world, Table::Datasets, dataset.as_bytes(), Some(&encode(&deleted))));
+    let found = record::topic(&*world.node.read(), &topic).unwrap().unwrap();
+    let deleted = Topic { status: TopicStatus::Deleted, ..found.clone() };
+    assert!(doubted_with(&world, Table::Topics, topic.as_bytes(), Some(&encode(&deleted))));
+    let moved = Topic { parent: Some(TopicId::from_bytes([7; 32])), ..found };
+    assert!(doubted_with(&world, Table::Topics, topic.as_bytes(), Some(&encode(&moved))));
+}
+
+#[test]
+fn catalog_is_believed_whatever_happens_between_the_steps() {
+    let (mut n_ops, mut n_changed) = (0, 0);
+    for seed in 0..40 {
+        let mut rng = Rng::new(7_000 + seed);
+        let mut world = World::new();
+        for _ in 0..rng.below(60) {
+            world.anything(&mut rng);
+        }
+        let mut check = Check::default();
+        while !check.step(&*world.node.read()).unwrap_or_else(|error| panic!("seed {seed}: {error}")) {
+            for _ in 0..rng.below(3) {
+                n_changed += 1;
+                world.anything(&mut rng);
+            }
+        }
+        n_ops += world.node.catalog.dump(Table::Ops).len();
+    }
+    assert!(n_ops > 400 && n_changed > 60, "{n_ops} {n_changed}");
 }

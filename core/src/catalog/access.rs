@@ -4,9 +4,9 @@
 //! the tree. Logs only grow, so that the number names the set; after a failed commit [`AccessCache::forget`] is due.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
-use crate::catalog::record::{corrupt, keys_after, number};
+use crate::catalog::record::{corrupt, first_keys, keys_after, number};
 use crate::catalog::{keys, log, record};
 use crate::id::TopicId;
 use crate::limits::MAX_OPS_PER_REQUEST;
@@ -127,7 +127,21 @@ impl AccessCache {
     }
 }
 
-fn root_of(read: &dyn CatalogRead, topic: &TopicId) -> Result<Option<TopicId>, StoreError> {
+/// The root of the next tree behind one, by id; `None` when there is none.
+pub(crate) fn next_tree(read: &dyn CatalogRead, after: Option<&TopicId>) -> Result<Option<TopicId>, StoreError> {
+    let (all, end) = (keys::trees_prefix(), keys::after_prefix(&keys::trees_prefix()));
+    let lower = after.map_or_else(|| Some(all.clone()), |root| keys::after_prefix(&keys::tree_prefix(root)));
+    let (Some(lower), Some(end)) = (lower, end) else { return Ok(None) };
+    if lower >= end {
+        return Ok(None);
+    }
+    let range = (Bound::Included(lower.as_slice()), Bound::Excluded(end.as_slice()));
+    let found = first_keys(read, Table::Meta, range, 1)?;
+    let root = |key: &Vec<u8>| key.get(all.len()..all.len() + 32).and_then(TopicId::from_slice);
+    found.first().map(|key| root(key).ok_or_else(|| corrupt("a tree of topics"))).transpose()
+}
+
+pub(crate) fn root_of(read: &dyn CatalogRead, topic: &TopicId) -> Result<Option<TopicId>, StoreError> {
     let mut at = *topic;
     for _ in 0..=crate::limits::MAX_TOPIC_DEPTH {
         match record::topic(read, &at)? {

@@ -70,6 +70,11 @@ pub fn tree_member(root: &TopicId, topic: &TopicId) -> Vec<u8> {
     [b"tree".as_slice(), root.as_bytes(), topic.as_bytes()].concat()
 }
 
+/// What the keys of all topics of all trees begin with.
+pub fn trees_prefix() -> Vec<u8> {
+    b"tree".to_vec()
+}
+
 /// What the keys of all topics of a tree begin with.
 pub fn tree_prefix(root: &TopicId) -> Vec<u8> {
     [b"tree".as_slice(), root.as_bytes()].concat()

@@ -30,6 +30,14 @@ impl OpStatus {
             Self::Void => 1,
         }
     }
+
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Valid),
+            1 => Some(Self::Void),
+            _ => None,
+        }
+    }
 }
 
 /// Number of operations and the sum of their ids: what two nodes compare.
@@ -133,11 +141,7 @@ pub fn contains(read: &dyn CatalogRead, id: &OpId) -> Result<bool, StoreError> {
 /// [`StoreError`] when the store cannot be read or holds something else.
 pub fn op_bytes(read: &dyn CatalogRead, id: &OpId) -> Result<Option<(OpStatus, Vec<u8>)>, StoreError> {
     let Some(mut value) = read.get(Table::Ops, id.as_bytes())? else { return Ok(None) };
-    let status = match value.first() {
-        Some(0) => OpStatus::Valid,
-        Some(1) => OpStatus::Void,
-        _ => return Err(corrupt("an operation")),
-    };
+    let status = value.first().and_then(|byte| OpStatus::from_byte(*byte)).ok_or_else(|| corrupt("an operation"))?;
     value.remove(0);
     Ok(Some((status, value)))
 }

@@ -17,7 +17,7 @@ use bib_core::chunk::Chunk;
 use bib_core::command::Command;
 use bib_core::id::{ChunkId, ManifestId};
 use bib_core::limits::{COLLECT_PAGES, COLLECT_STEP, PRESSED_AGE, SWEEP_CHUNKS};
-use bib_core::machine::collect::check;
+use bib_core::machine::collect::check::Check;
 use bib_core::machine::collect::evict::{Candidates, Usage};
 use bib_core::machine::collect::hidden::{Hidden, each_pin};
 use bib_core::machine::collect::mark::{Figures, Loaded, MarkError, Marker};
@@ -111,12 +111,17 @@ pub(super) fn max_pages(n_chunks: u64) -> u64 {
 
 /// Looks whether the catalog is what was signed, before something is given up that it does not name.
 async fn believe(ctx: &Context, how: &How) -> Result<(), Failure> {
-    let mut after = None;
+    let mut check = Check::default();
     loop {
         let began = Instant::now();
-        let step = ctx.store.read(move |read| check::step(read, after)).await;
-        after = match step {
+        let step = move |read: &dyn CatalogRead| {
+            let mut check = check;
+            let is_last = check.step(read)?;
+            Ok::<_, StoreError>((check, is_last))
+        };
+        let (next, is_last) = match ctx.store.read(step).await {
             Err(StoreError::Corrupt(why)) => {
+                log::error!(why = why.as_str(); "no space is given back: the catalog is not what was signed");
                 let message = format!("no space is given back: {why}");
                 let hint =
                     "make the node anew from a backup with `bib admin restore`, or put a copy of catalog.redb back";
@@ -124,9 +129,10 @@ async fn believe(ctx: &Context, how: &How) -> Result<(), Failure> {
             }
             step => step.map_err(|error| store_failure(&error))?,
         };
-        if after.is_none() {
+        if is_last {
             return Ok(());
         }
+        check = next;
         how.pace.rest(ctx, began).await;
     }
 }
@@ -189,7 +195,7 @@ async fn aborted(ctx: &Context, error: MarkError) -> Failure {
     }
     let message = format!("no space is given back: {error}, which hurts {named}");
     let hint = names.first().map_or_else(String::new, |name| {
-        format!("`bib dataset verify {name} --repair` fetches it from peers; or delete what cannot be mended")
+        format!("`bib dataset verify {name} --repair` fetches it from peers; or delete or unpin what cannot be mended")
     });
     Failure::new(ErrorCode::Integrity, message).hinted(hint)
 }
@@ -204,6 +210,7 @@ async fn once(ctx: &Context, how: &How, tell: &Tell<'_>) -> Result<Collected, Fa
         );
         return Err(Failure::new(ErrorCode::Precondition, message).hinted(hint));
     }
+    believe(ctx, how).await?;
     if !how.dry_run {
         release(ctx, how).await?;
     }
@@ -214,7 +221,6 @@ async fn once(ctx: &Context, how: &How, tell: &Tell<'_>) -> Result<Collected, Fa
     stores.chunks().begin_gc(ctx.budget.gc_filter, number).map_err(|error| store_failure(&error))?;
     let begun = Begun(stores);
     let figures = mark(ctx, how, before.n_chunks, tell).await?;
-    believe(ctx, how).await?;
     let mut collected = Collected { dry_run: how.dry_run, ..Collected::default() };
     let (mut after, mut seen) = (None, 0u64);
     loop {

@@ -3,6 +3,7 @@
 //!
 //! `BIB_E2E_GC_KILLS` (20) and `BIB_E2E_SEED` make more and other kills; a failure names its seed and round.
 
+use std::ops::Bound;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,6 +13,9 @@ use bib_benches::failure::During;
 use bib_benches::generate::{self, Rng};
 use bib_benches::lab::{Home, Running, finish, until};
 use bib_benches::{Failure, Result, same};
+use bib_core::catalog::record::first_keys;
+use bib_core::port::{Catalog, Table};
+use bib_storage_redb::{Folder, RedbCatalog};
 
 use crate::world::{One, PATIENCE, Two, address, ensure, get, publish, refused, sees, text, write};
 
@@ -56,6 +60,19 @@ fn flip_a_bit(home: &Home) -> Result<()> {
     file.write_all_at(&[byte[0] ^ 0x10], at).during("write a segment")
 }
 
+/// Takes all versions out of the catalog of a node that does not run, as a damaged page does, and nothing else.
+fn lose_versions(home: &Home) -> Result<()> {
+    let folder = Folder::new(home.data_dir()).during("open the data directory")?;
+    let catalog = RedbCatalog::open(&folder, 1 << 20).map_err(|error| error.to_string())?;
+    let keys = || {
+        let read = catalog.begin_read()?;
+        first_keys(read.as_ref(), Table::Versions, (Bound::Unbounded, Bound::Unbounded), 100)
+    };
+    let keys = keys().map_err(|error| error.to_string())?;
+    let lose = catalog.write(&mut |txn| keys.iter().try_for_each(|key| txn.remove(Table::Versions, key)));
+    Ok(lose.map_err(|error| error.to_string())?)
+}
+
 fn noise(home: &Home, name: &str, len: u64, seed: u64) -> Result<PathBuf> {
     let path = home.work(name);
     generate::noise(&path, len, seed)?;
@@ -64,6 +81,27 @@ fn noise(home: &Home, name: &str, len: u64, seed: u64) -> Result<PathBuf> {
 
 fn gc(home: &Home) -> Result<serde_json::Value> {
     home.json(["admin", "gc", "--min-age", "0s"])
+}
+
+#[test]
+fn catalog_that_is_not_what_was_signed_changes_nothing_but_a_word() -> Result<()> {
+    let mut one = One::start()?;
+    publish(&one.home, &noise(&one.home, "f.bin", MIB, 5)?, "t/kept")?;
+    publish(&one.home, &noise(&one.home, "g.bin", MIB, 6)?, "t/gone")?;
+    one.home.bib(["dataset", "delete", "t/gone", "--yes"])?;
+    one.node.stop()?;
+    lose_versions(&one.home)?;
+    one.node = one.home.start()?;
+    for _ in 0..2 {
+        let ran = one.home.run(["admin", "gc", "--min-age", "0s"])?;
+        ensure(ran.code == Some(6) && ran.stderr.contains("a version is gone"), || format!("{ran:#?}"))?;
+    }
+    one.node.stop()?;
+    // What was deleted would have gone, and is released still.
+    let folder = Folder::new(one.home.data_dir()).during("open the data directory")?;
+    let catalog = RedbCatalog::open(&folder, 1 << 20).map_err(|error| error.to_string())?;
+    let n_pins = catalog.begin_read().and_then(|read| read.len(Table::Pins)).map_err(|error| error.to_string())?;
+    ensure(n_pins == 2, || format!("{n_pins} contents are known"))
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! looked at was marked, by this walk or, where it came later, by the store. A page that is damaged ends the walk with an
 //! error, since what lies below it cannot be known; so does a page that is not here though all of its content should be.
 //! A page that is not here of content that is being fetched is passed over: a fetch stores pages before what they name.
-//! Of content that was published here it is lost, however often it is looked at, until it is whole or not wanted any more.
+//! Of content that was published here it is lost, however often it is looked at, until it is whole or not wanted any more;
+//! so it is of content that was whole here once and that a user keeps.
 //!
 //! Pages that several manifests share are walked once as long as they are remembered; what is remembered is bounded.
 
@@ -140,9 +141,11 @@ impl Memory {
 }
 
 /// Whether a page that is absent is lost, and not just on its way: all is here, or was published here, where the last copy
-/// may be of what lies below the page. What was once here and came from others can come from them again.
+/// may be of what lies below the page. What was once here and came from others can come from them again; a user who does
+/// not count on that keeps it.
 const fn is_wanted_whole(pin: &Pin) -> bool {
-    pin.is_here || (pin.is_own && !pin.is_evicted)
+    let was_here = pin.is_own || (pin.is_kept && pin.used_at.is_some());
+    pin.is_here || (was_here && !pin.is_evicted)
 }
 
 /// What is shown the chunks that must stay: the manifest that names one, and the chunk.
