@@ -106,7 +106,7 @@ fn damage_anywhere_in_the_file_never_ends_the_process() {
         let noise = bib_core::hash::hash(&seed.to_le_bytes());
         // Half of the damage goes to the header and the first pages, which the open reads.
         let reach = if seed % 2 == 0 { used } else { 4_096 };
-        let at = u64::from_le_bytes(noise[..8].try_into().unwrap()) as usize % reach;
+        let at = u32::from_le_bytes(noise[..4].try_into().unwrap()) as usize % reach;
         let mut bytes = whole.clone();
         for (byte, noise) in bytes[at..].iter_mut().zip(&noise[..1 + seed as usize % 32]) {
             *byte ^= noise | 1;

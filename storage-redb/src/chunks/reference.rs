@@ -75,8 +75,8 @@ mod tests {
         Fixture { dir, content }
     }
 
-    fn place_in(path: &Path, offset: usize) -> FilePlace {
-        FilePlace::new(path.as_os_str().as_encoded_bytes().to_vec(), offset as u64).unwrap()
+    fn place_in(path: &Path, offset: u64) -> FilePlace {
+        FilePlace::new(path.as_os_str().as_encoded_bytes().to_vec(), offset).unwrap()
     }
 
     impl Fixture {
@@ -100,7 +100,7 @@ mod tests {
         fn put(&self, store: &SegmentStore, offset: usize) -> ChunkId {
             let chunk = self.chunk(offset);
             let id = chunk.id();
-            assert!(store.put_reference(chunk, &place_in(&self.file(), offset)).unwrap());
+            assert!(store.put_reference(chunk, &place_in(&self.file(), offset as u64)).unwrap());
             id
         }
     }
@@ -118,7 +118,7 @@ mod tests {
             for (n, id) in ids.iter().enumerate() {
                 assert!(store.has(id).unwrap());
                 assert_eq!(store.get(id).unwrap().unwrap().into_raw(), fixture.chunk(n * LEN).bytes());
-                assert_eq!(store.place(id).unwrap(), Some(place_in(&fixture.file(), n * LEN)));
+                assert_eq!(store.place(id).unwrap(), Some(place_in(&fixture.file(), (n * LEN) as u64)));
             }
             let stats = store.stats().unwrap();
             assert_eq!((stats.n_chunks, stats.raw_bytes), (3, 3 * LEN as u64));
