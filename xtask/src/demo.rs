@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: one real dataset all the way between three nodes, narrated with what was measured.
+//! `cargo xtask demo`: one real dataset all the way between three nodes, narrated with what was measured. The same story
+//! is told with nodes under emulation.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,35 +13,50 @@ use serde_json::Value;
 use crate::plain_blake3;
 use crate::process::{cargo, root, step, target_dir};
 
-/// By then a peer must have seen what was published.
+/// By then a peer on the same machine must have seen what was published.
 const DISCOVERED_WITHIN: Duration = Duration::from_secs(2);
 /// No step of the demo takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Bytes of the generated file that gets a second version.
-const CSV_LEN: u64 = 32 << 20;
-/// Bytes of the generated file whose fetch is interrupted: no compression shortens it, so what is sent is what counts.
-const NOISE_LEN: u64 = 192 << 20;
 /// The row that the second version of the generated file has more.
 const NEW_ROW: &str = "S9999,2026-06-15T12:00:00Z,21.5,40,1013.2,3.1,0\n";
+
+/// Who plays, and how much is moved.
+#[derive(Debug)]
+pub struct Cast {
+    /// The programs of the three nodes.
+    pub programs: [Programs; 3],
+    /// Bytes of the generated file that gets a second version.
+    pub csv_len: u64,
+    /// Bytes of the generated file whose fetch is interrupted: no compression shortens it, so what is sent is what
+    /// counts.
+    pub noise_len: u64,
+    /// Within which a peer must have seen what was published.
+    pub discovered_within: Duration,
+}
 
 /// Runs it.
 pub fn run(release: bool) -> Result<()> {
     let start = Instant::now();
     println!("bib demo: three nodes on this machine, one real dataset, no Internet\n");
     let programs = build(release)?;
-    let lab = Lab::new(programs)?;
-    let mut story = Story::begin(&lab)?;
+    let programs = [programs.clone(), programs.clone(), programs];
+    tell(&Cast { programs, csv_len: 32 << 20, noise_len: 192 << 20, discovered_within: DISCOVERED_WITHIN })?;
+    println!("\nThe temporary folder is removed. All of it took {:.1} s.", start.elapsed().as_secs_f64());
+    println!("README.md shows the same by hand.");
+    Ok(())
+}
+
+/// Tells the story to its end.
+pub fn tell(cast: &Cast) -> Result<()> {
+    let lab = Lab::new(cast.programs[0].clone())?;
+    let mut story = Story::begin(&lab, cast)?;
     story.meet()?;
     story.publish_and_discover()?;
     story.fetch_and_verify()?;
     story.second_version()?;
     story.one_row_in_the_middle()?;
     story.killed_half_way()?;
-    story.stop()?;
-    drop(lab);
-    println!("\nThe temporary folder is removed. All of it took {:.1} s.", start.elapsed().as_secs_f64());
-    println!("README.md shows the same by hand.");
-    Ok(())
+    story.stop()
 }
 
 /// Builds both programs.
@@ -58,15 +74,17 @@ pub fn build(release: bool) -> Result<Programs> {
     Ok(programs)
 }
 
-struct Story {
+struct Story<'c> {
+    cast: &'c Cast,
     homes: [Home; 3],
     nodes: [Option<Node>; 3],
 }
 
-impl Story {
-    fn begin(lab: &Lab) -> Result<Self> {
+impl<'c> Story<'c> {
+    fn begin(lab: &Lab, cast: &'c Cast) -> Result<Self> {
         title("Start three nodes, each with its own folders, key and port");
-        let homes = [lab.home("1")?, lab.home("2")?, lab.home("3")?];
+        let home = |n: usize| lab.home_with(&(n + 1).to_string(), cast.programs[n].clone());
+        let homes = [home(0)?, home(1)?, home(2)?];
         let mut nodes = [None, None, None];
         for (n, home) in homes.iter().enumerate() {
             let node = home.start()?;
@@ -80,7 +98,7 @@ impl Story {
             ));
             nodes[n] = Some(node);
         }
-        Ok(Self { homes, nodes })
+        Ok(Self { cast, homes, nodes })
     }
 
     fn meet(&self) -> Result<()> {
@@ -116,8 +134,9 @@ impl Story {
         let seen = until("node 2 lists weather/noaa", PATIENCE, || listed(two, "weather/noaa@1.0.0"))?;
         let took = acknowledged.elapsed();
         told(&format!("bib dataset show on node 2 names {} {} after the publication", seen, time(took)));
-        if took > DISCOVERED_WITHIN {
-            return Err(Failure(format!("it should take at most {} s", DISCOVERED_WITHIN.as_secs())));
+        let limit = self.cast.discovered_within;
+        if took > limit {
+            return Err(Failure(format!("it should take at most {} s", limit.as_secs())));
         }
         Ok(())
     }
@@ -178,9 +197,9 @@ impl Story {
 
     fn one_row_in_the_middle(&self) -> Result<()> {
         let [one, _, three] = &self.homes;
-        title("The same with a file of 32 MiB: one row more in its middle");
-        generate::csv(&one.work("first.csv"), CSV_LEN, 1, None)?;
-        generate::csv(&one.work("second.csv"), CSV_LEN, 1, Some(NEW_ROW))?;
+        title(&format!("The same with a file of {}: one row more in its middle", bytes(self.cast.csv_len)));
+        generate::csv(&one.work("first.csv"), self.cast.csv_len, 1, None)?;
+        generate::csv(&one.work("second.csv"), self.cast.csv_len, 1, Some(NEW_ROW))?;
         let mut before = three.figure("wire_received")?;
         for (file, number_of_version) in [("first.csv", "1.0.0"), ("second.csv", "1.0.1")] {
             let version = one.json(["publish", file, "weather/stations"])?;
@@ -205,7 +224,7 @@ impl Story {
 
     fn killed_half_way(&mut self) -> Result<()> {
         title("Kill node 3 with SIGKILL in the middle of a fetch, and go on");
-        generate::noise(&self.homes[0].work("noise.bin"), NOISE_LEN, 2)?;
+        generate::noise(&self.homes[0].work("noise.bin"), self.cast.noise_len, 2)?;
         let received_before = self.homes[2].figure("wire_received")?;
         let stored_before = self.homes[2].figure("raw_bytes")?;
         let version = self.homes[0].json(["publish", "noise.bin", "weather/noise"])?;

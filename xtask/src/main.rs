@@ -3,6 +3,7 @@
 mod demo;
 mod dist;
 mod drift;
+mod emulate;
 mod plain_blake3;
 mod process;
 mod rules;
@@ -34,6 +35,7 @@ enum Verb {
     Size(Size),
     Fuzz(Fuzz),
     Dist(dist::Dist),
+    Emulate(emulate::Emulate),
 }
 
 /// Takes one real dataset all the way between three nodes, and says what it measured.
@@ -108,7 +110,7 @@ struct Fuzz {
 
 fn main() -> ExitCode {
     let args: Args = argh::from_env();
-    let starts_nodes = matches!(args.verb, Verb::Demo(_) | Verb::Budget(_));
+    let starts_nodes = matches!(args.verb, Verb::Demo(_) | Verb::Budget(_) | Verb::Emulate(_) | Verb::Test(_));
     if starts_nodes && !supervise::is_supervised() {
         return supervise::supervise().unwrap_or_else(failed);
     }
@@ -125,6 +127,7 @@ fn main() -> ExitCode {
         Verb::Sim(args) => verify::sim(args.seeds, args.seed),
         Verb::Size(args) => size::run(args.crates),
         Verb::Dist(args) => dist::run(&args),
+        Verb::Emulate(args) => emulate::run(&args),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),
     };
     result.map_or_else(failed, |()| ExitCode::SUCCESS)

@@ -107,7 +107,15 @@ impl Lab {
     /// # Errors
     /// When its folders cannot be made.
     pub fn home(&self, name: &str) -> Result<Home> {
-        Home::create(self.programs.clone(), self.path(name))
+        self.home_with(name, self.programs.clone())
+    }
+
+    /// A home with programs of its own, such as those for another machine.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn home_with(&self, name: &str, programs: Programs) -> Result<Home> {
+        Home::create(programs, self.path(name))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing depends on the machine that runs this, on the time, or on who runs it.
 
+pub mod build;
 mod contents;
 pub mod date;
 mod deb;
@@ -11,6 +12,7 @@ mod oci;
 mod settings;
 mod tarball;
 pub mod target;
+pub mod toolchain;
 mod tree;
 pub mod unit;
 
@@ -19,10 +21,12 @@ use std::str::FromStr;
 
 use argh::FromArgs;
 use bib_benches::failure::During;
-use bib_benches::{Failure, Result, show};
+use bib_benches::{Failure, Result, same, show};
 
+use build::Profile;
 use date::Date;
 use target::Target;
+use toolchain::{Toolchain, Versions};
 use tree::Tree;
 
 /// Version of bib.
@@ -49,6 +53,18 @@ pub struct Dist {
     /// make packages of the binaries in <folder>/<triple>/ instead of building them
     #[argh(option)]
     binaries: Option<PathBuf>,
+    /// first fetch the compilers that are missing, to the build folder
+    #[argh(switch)]
+    set_up: bool,
+    /// with --set-up: take the newest compilers and write cross/debian.lock anew
+    #[argh(switch)]
+    update_lock: bool,
+    /// with --set-up: take Debian's packages from here instead of the mirror that apt uses
+    #[argh(option, arg_name = "address")]
+    mirror: Option<String>,
+    /// build once more, in another folder, and compare
+    #[argh(switch)]
+    twice: bool,
 }
 
 /// Kinds of packages.
@@ -101,8 +117,15 @@ pub fn deb_name(target: Target) -> String {
 
 /// Makes what was asked for.
 pub fn run(args: &Dist) -> Result<()> {
+    if args.set_up {
+        let versions = if args.update_lock { Versions::Update } else { Versions::Locked };
+        toolchain::set_up(versions, args.mirror.as_deref())?;
+    }
     let targets = if args.all { Target::ALL.to_vec() } else { args.target.clone() };
     if targets.is_empty() {
+        if args.set_up {
+            return Ok(());
+        }
         return Err(Failure("name a target, such as `--target arm64`, or `--all`".to_owned()));
     }
     let out = Out { dir: &args.out, date: date::of_sources()? };
@@ -133,8 +156,18 @@ pub fn run(args: &Dist) -> Result<()> {
 }
 
 fn binaries(args: &Dist, target: Target) -> Result<Binaries> {
-    let folder = args.binaries.as_ref().ok_or("say with `--binaries` where the binaries are")?;
-    Ok(Binaries::in_folder(&folder.join(target.triple())))
+    if let Some(folder) = &args.binaries {
+        return Ok(Binaries::in_folder(&folder.join(target.triple())));
+    }
+    let toolchain = Toolchain::find(&[target])?;
+    let built = build::binaries(&toolchain, target, Profile::Release)?;
+    if args.twice {
+        let again = build::binaries_in(&toolchain, target, Profile::Release, &toolchain::dir()?.join("again"))?;
+        same::file(&again.bib, &built.bib)?;
+        same::file(&again.bibd, &built.bibd)?;
+        eprintln!("   built twice for {target}: the same bytes");
+    }
+    Ok(built)
 }
 
 /// The package for Debian, with what only Debian asks for.

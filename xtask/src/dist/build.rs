@@ -1,0 +1,109 @@
+//! Builds static programs for another machine, so that the same sources and the same compiler give the same bytes: no
+//! path of the machine that builds is in them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bib_benches::Result;
+use bib_benches::failure::During;
+
+use super::Binaries;
+use super::target::Target;
+use super::toolchain::{self, Rust, Toolchain};
+use crate::process::{root, step};
+
+/// How much is optimised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// What ships.
+    Release,
+    /// What tests run under emulation: built quickly, but not so slow that an emulator makes it useless.
+    Emulated,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Emulated => "emulated",
+        }
+    }
+}
+
+/// Builds `bibd` and `bib`.
+pub fn binaries(toolchain: &Toolchain, target: Target, profile: Profile) -> Result<Binaries> {
+    binaries_in(toolchain, target, profile, &build_dir()?)
+}
+
+/// Builds them in a folder of their own.
+pub fn binaries_in(toolchain: &Toolchain, target: Target, profile: Profile, dir: &Path) -> Result<Binaries> {
+    let mut command = cargo(toolchain, "zigbuild", target, profile, dir)?;
+    command.args(["--quiet", "-p", "bib-node", "-p", "bib-cli"]);
+    step(&format!("bibd and bib for {}", target.triple()), &mut command)?;
+    Ok(Binaries::in_folder(&dir.join(target.triple()).join(profile.name())))
+}
+
+/// The folder that cargo builds in: other flags than those of the usual one would build that anew each time.
+pub fn build_dir() -> Result<PathBuf> {
+    Ok(toolchain::dir()?.join("build"))
+}
+
+/// A verb of cargo-zigbuild for a target.
+pub fn cargo(toolchain: &Toolchain, verb: &str, target: Target, profile: Profile, dir: &Path) -> Result<Command> {
+    let zig = toolchain.zig();
+    let mut command = Command::new(&zig.build);
+    command.current_dir(root()).args([verb, "--locked", "--target", target.triple(), "--profile", profile.name()]);
+    command.env("CARGO_TARGET_DIR", dir).env("CARGO_ZIGBUILD_CACHE_DIR", toolchain::dir()?.join("zig-cache"));
+    if let Some(zig) = &zig.zig {
+        command.env("CARGO_ZIGBUILD_ZIG_PATH", zig);
+    }
+    if let Some(rustc) = toolchain.rustc() {
+        command.env("RUSTC", rustc);
+        // The standard library is built from its source with the stable compiler.
+        command.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort,test");
+    }
+    let paths = Paths::of(toolchain.rust(), dir)?;
+    // Of the flags of the environment none counts: they would be in the bytes.
+    command.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", paths.rust_flags(toolchain.rust(), target).join("\x1f"));
+    command.env(format!("CFLAGS_{}", target.triple().replace('-', "_")), paths.c_flags().join(" "));
+    Ok(command)
+}
+
+/// Folders of this machine, each with the name that stands for it in the programs.
+struct Paths([(PathBuf, &'static str); 4]);
+
+impl Paths {
+    fn of(rust: &Rust, dir: &Path) -> Result<Self> {
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+        let home = home.ok_or("there is no home folder; set CARGO_HOME")?;
+        let sysroot = match rust {
+            Rust::Installed { sysroot } => sysroot.clone(),
+            // Debian's source is reached by a link.
+            Rust::Source { prefix } => {
+                let source = prefix.join("usr/lib/rustlib/src/rust");
+                source.canonicalize().during(source.display())?
+            }
+        };
+        // Later ones win, and the build folder may lie in the sources.
+        Ok(Self([(home, "cargo"), (sysroot, "rust"), (root(), "bib"), (dir.to_owned(), "build")]))
+    }
+
+    fn rust_flags(&self, rust: &Rust, target: Target) -> Vec<String> {
+        let mut flags: Vec<String> =
+            self.0.iter().map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display())).collect();
+        if matches!(rust, Rust::Source { .. }) {
+            // Start files and libc come from zig: Debian has none for musl.
+            flags.push("-Clink-self-contained=no".to_owned());
+        }
+        if target == Target::Arm64 {
+            // The processor of a Raspberry Pi 3 computes wrong addresses in rare sequences, which linkers can avoid.
+            flags.push("-Clink-arg=-Wl,--fix-cortex-a53-843419".to_owned());
+        }
+        flags
+    }
+
+    fn c_flags(&self) -> Vec<String> {
+        self.0.iter().map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display())).collect()
+    }
+}
