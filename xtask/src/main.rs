@@ -94,6 +94,9 @@ struct Size {
     /// also the ten crates that each binary has most of; builds everything once more, with symbols
     #[argh(switch)]
     crates: bool,
+    /// of the static programs for this target instead: arm64, armhf or amd64; may be repeated
+    #[argh(option)]
+    target: Vec<dist::target::Target>,
 }
 
 /// Runs the fuzz targets at length.
@@ -119,13 +122,13 @@ fn main() -> ExitCode {
     }
     let result = match args.verb {
         Verb::Demo(args) => demo::run(args.release),
-        Verb::Test(_) => verify::run().and_then(|()| verify::tests()),
+        Verb::Test(_) => verify::run().and_then(|()| verify::tests()).and_then(|()| emulate::all(&emulate::BOARDS)),
         Verb::Verify(_) => verify::run(),
         Verb::Fix(_) => verify::fix(),
         Verb::Budget(args) => verify::budget(&args.only),
         Verb::Sim(Sim { cuts: Some(survivors), .. }) => verify::cuts(survivors),
         Verb::Sim(args) => verify::sim(args.seeds, args.seed),
-        Verb::Size(args) => size::run(args.crates),
+        Verb::Size(args) => size::run(args.crates, &args.target),
         Verb::Dist(args) => dist::run(&args),
         Verb::Emulate(args) => emulate::run(&args),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),

@@ -1,4 +1,4 @@
-//! Which crate how much of a program comes from, read from its table of symbols: 64-bit ELF, little endian.
+//! Which crate how much of a program comes from, read from its table of symbols.
 //!
 //! What generic code became is counted where it was written, not where it is used; a symbol that names no crate is
 //! counted as `C and others`.
@@ -6,59 +6,26 @@
 use std::collections::BTreeMap;
 
 use bib_benches::Result;
-
-const SYMBOL_TABLE: u32 = 2;
-const SYMBOL_LEN: usize = 24;
+use bib_benches::failure::During;
+use object::{Object, ObjectSymbol};
 
 /// Bytes of each crate, the largest first.
 pub fn by_crate(elf: &[u8]) -> Result<Vec<(String, u64)>> {
     let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
     // The same code may have several names.
     let mut seen = BTreeMap::new();
-    for (name, address, size) in symbols(elf).ok_or("not a 64-bit ELF file with symbols")? {
-        if size > 0 && seen.insert(address, ()).is_none() {
-            *sizes.entry(crate_of(&name).unwrap_or("C and others").to_owned()).or_default() += size;
+    for symbol in object::File::parse(elf).during("read a program")?.symbols() {
+        if symbol.size() > 0 && symbol.is_definition() && seen.insert(symbol.address(), ()).is_none() {
+            let name = symbol.name().ok().and_then(crate_of).unwrap_or("C and others");
+            *sizes.entry(name.to_owned()).or_default() += symbol.size();
         }
+    }
+    if sizes.is_empty() {
+        return Err("the program has no symbols".into());
     }
     let mut sizes: Vec<_> = sizes.into_iter().collect();
     sizes.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
     Ok(sizes)
-}
-
-fn symbols(elf: &[u8]) -> Option<Vec<(String, u64, u64)>> {
-    elf.starts_with(b"\x7fELF\x02\x01").then_some(())?;
-    let (table, n_sections) = (usize::try_from(u64_at(elf, 0x28)?).ok()?, u16_at(elf, 0x3c)?);
-    let section = |n: usize| -> Option<usize> { Some(table + n * usize::from(u16_at(elf, 0x3a)?)) };
-    let place = |header: usize| -> Option<&[u8]> {
-        let offset = usize::try_from(u64_at(elf, header + 0x18)?).ok()?;
-        elf.get(offset..offset.checked_add(usize::try_from(u64_at(elf, header + 0x20)?).ok()?)?)
-    };
-    let mut found = Vec::new();
-    for n in 0..usize::from(n_sections) {
-        let header = section(n)?;
-        if u32_at(elf, header + 4)? != SYMBOL_TABLE {
-            continue;
-        }
-        let names = place(section(usize::try_from(u32_at(elf, header + 0x28)?).ok()?)?)?;
-        for symbol in place(header)?.chunks_exact(SYMBOL_LEN) {
-            let name = names.get(usize::try_from(u32_at(symbol, 0)?).ok()?..)?;
-            let name = name.split(|byte| *byte == 0).next()?;
-            found.push((String::from_utf8_lossy(name).into_owned(), u64_at(symbol, 8)?, u64_at(symbol, 16)?));
-        }
-    }
-    (!found.is_empty()).then_some(found)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// The crate that a mangled name begins with, in either of the compiler's two ways.

@@ -37,10 +37,16 @@ pub fn binaries(toolchain: &Toolchain, target: Target, profile: Profile) -> Resu
 
 /// Builds them in a folder of their own.
 pub fn binaries_in(toolchain: &Toolchain, target: Target, profile: Profile, dir: &Path) -> Result<Binaries> {
-    let mut command = cargo(toolchain, "zigbuild", target, profile, dir)?;
-    command.args(["--quiet", "-p", "bib-node", "-p", "bib-cli"]);
+    let mut command = programs(toolchain, target, profile, dir)?;
     step(&format!("bibd and bib for {}", target.triple()), &mut command)?;
     Ok(Binaries::in_folder(&dir.join(target.triple()).join(profile.name())))
+}
+
+/// What builds them.
+pub fn programs(toolchain: &Toolchain, target: Target, profile: Profile, dir: &Path) -> Result<Command> {
+    let mut command = cargo(toolchain, "zigbuild", target, profile, dir)?;
+    command.args(["--quiet", "-p", "bib-node", "-p", "bib-cli"]);
+    Ok(command)
 }
 
 /// The folder that cargo builds in: other flags than those of the usual one would build that anew each time.

@@ -108,6 +108,11 @@ impl Binaries {
     pub fn in_folder(dir: &Path) -> Self {
         Self { bibd: dir.join("bibd"), bib: dir.join("bib") }
     }
+
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, &Path); 2] {
+        [("bibd", &self.bibd), ("bib", &self.bib)]
+    }
 }
 
 /// The name of the package for Debian.

@@ -26,6 +26,9 @@ use crate::process::{cargo, step, target_dir};
 /// Rooms whose tests run whole on the other machine.
 const TESTED: [&str; 2] = ["bib-core", "bib-storage-redb"];
 
+/// What bib is for, and what machines of developers are not.
+pub const BOARDS: [Target; 2] = [Target::Arm64, Target::Armhf];
+
 /// An emulated node may be as slow as it likes, but not for ever.
 const DISCOVERED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -43,7 +46,7 @@ pub struct Emulate {
 
 /// Runs what was asked for.
 pub fn run(args: &Emulate) -> Result<()> {
-    let targets = if args.target.is_empty() { vec![Target::Arm64, Target::Armhf] } else { args.target.clone() };
+    let targets = if args.target.is_empty() { BOARDS.to_vec() } else { args.target.clone() };
     match &args.binaries {
         Some(folder) => {
             set_up::emulators(&targets)?;
@@ -116,7 +119,7 @@ fn one(cast: Cast) -> Result<()> {
 fn wrapped(target: Target, binaries: &Binaries) -> Result<Programs> {
     let dir = toolchain::dir()?.join("emulated").join(target.triple());
     std::fs::create_dir_all(&dir).during(format!("make {}", dir.display()))?;
-    for (name, program) in [("bib", &binaries.bib), ("bibd", &binaries.bibd)] {
+    for (name, program) in binaries.named() {
         let program = program.canonicalize().during(program.display())?;
         write_script(&dir.join(name), &format!("exec {} {} \"$@\"", target.qemu(), quoted(&program)))?;
     }
