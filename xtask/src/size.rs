@@ -3,10 +3,10 @@
 use bib_benches::failure::During;
 use bib_benches::{Result, show};
 
+use crate::dist::Binaries;
 use crate::dist::build::{self, Profile};
 use crate::dist::target::Target;
 use crate::dist::toolchain::{self, Toolchain};
-use crate::dist::Binaries;
 use crate::process::{cargo, step, target_dir};
 use crate::{rules, symbols};
 

@@ -70,7 +70,9 @@ pub fn cargo(toolchain: &Toolchain, verb: &str, target: Target, profile: Profile
     }
     let paths = Paths::of(toolchain.rust(), dir)?;
     // Of the flags of the environment none counts: they would be in the bytes.
-    command.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", paths.rust_flags(toolchain.rust(), target).join("\x1f"));
+    command
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", paths.rust_flags(toolchain.rust(), target).join("\x1f"));
     command.env(format!("CFLAGS_{}", target.triple().replace('-', "_")), paths.c_flags().join(" "));
     Ok(command)
 }

@@ -21,7 +21,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The library of the compiler carries the compiler's version in its name; the package that needs it has none.
 const NEEDS_VERSIONED: (&str, &str) = ("libstd-rust-web-", "libstd-rust-web-dev");
 /// What the locked packages are for.
-const HEADER: &str = "# The compiler for machines without rustup: packages of Debian 13 (trixie), component main, for an amd64 host.
+const HEADER: &str =
+    "# The compiler for machines without rustup: packages of Debian 13 (trixie), component main, for an amd64 host.
 # `cargo xtask dist --set-up --update-lock` writes this file anew. A line: package, architecture, version, SHA-256.
 ";
 
@@ -179,7 +180,11 @@ impl Apt {
                     name = needed.to_owned();
                 }
             }
-            let shown = output(self.run("apt-cache").args(["show", "--no-all-versions", &asked(&name, &package.architecture)]))?;
+            let shown = output(self.run("apt-cache").args([
+                "show",
+                "--no-all-versions",
+                &asked(&name, &package.architecture),
+            ]))?;
             let field = |name: &str| {
                 let found = shown.lines().find_map(|line| line.strip_prefix(name));
                 found.map(|value| value.trim().to_owned()).ok_or_else(|| Failure(format!("apt does not know {name}")))

@@ -119,7 +119,9 @@ fn missing(targets: &[Target], has_rust: bool, has_zig: bool) -> String {
     if !has_zig {
         text.push_str("\n  cargo-zigbuild and zig, C compiler and linker, are not there");
     }
-    text.push_str("\nhint: `cargo xtask dist --set-up` fetches what is missing to the build folder (Debian and PyPI, 220 MB)");
+    text.push_str(
+        "\nhint: `cargo xtask dist --set-up` fetches what is missing to the build folder (Debian and PyPI, 220 MB)",
+    );
     text.push_str(&format!("\n      or, with rustup: `rustup target add {}`", triples.join(" ")));
     if !has_zig {
         text.push_str(" and `pip install cargo-zigbuild ziglang`");
