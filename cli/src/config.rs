@@ -91,20 +91,18 @@ pub(crate) fn user_dir(environment: &Environment) -> Result<PathBuf> {
         })
 }
 
-/// The configuration files in use, in the order in which they are read; they need not exist.
-pub(crate) fn files(globals: &Globals, environment: &Environment) -> Result<Vec<PathBuf>> {
-    let user = match &globals.config {
-        Some(path) => path.clone(),
-        None => user_dir(environment)?.join("bib.toml"),
-    };
-    Ok(vec![PathBuf::from(SYSTEM_FILE), user])
+/// The configuration files in use, in the order in which they are read; they need not exist. A process without a home, such
+/// as a service that looks after the node, has the one for all users.
+pub(crate) fn files(globals: &Globals, environment: &Environment) -> Vec<PathBuf> {
+    let user = globals.config.clone().or_else(|| Some(user_dir(environment).ok()?.join("bib.toml")));
+    std::iter::once(PathBuf::from(SYSTEM_FILE)).chain(user).collect()
 }
 
 impl Config {
     /// Reads all layers.
     pub(crate) fn load(globals: &Globals, environment: &Environment) -> Result<Self> {
         let mut config = Self::built_in();
-        for path in files(globals, environment)? {
+        for path in files(globals, environment) {
             match read_bounded(&path) {
                 Ok(text) => config.layer_file(&text, &path.display().to_string())?,
                 // Only a file that the user named has to be there.
@@ -351,6 +349,13 @@ mod tests {
         assert_eq!(load(&[("NO_COLOR", "1")]).unwrap().color(), Color::Never);
         assert_eq!(load(&[("NO_COLOR", "1"), ("BIB_OUTPUT__COLOR", "always")]).unwrap().color(), Color::Always);
         assert_eq!(load(&[("NO_COLOR", "")]).unwrap().color(), Color::Auto);
+    }
+
+    #[test]
+    fn process_without_a_home_has_the_settings_for_all() {
+        assert_eq!(files(&Globals::default(), &environment(&[])), [PathBuf::from(SYSTEM_FILE)]);
+        let globals = Globals { config: Some(PathBuf::from("/own.toml")), ..Globals::default() };
+        assert_eq!(files(&globals, &environment(&[])), [PathBuf::from(SYSTEM_FILE), PathBuf::from("/own.toml")]);
     }
 
     #[test]

@@ -148,7 +148,8 @@ pub(crate) fn locate(ctx: &Context) -> Result<Option<Located>> {
             |located| Ok(Some(located)),
         );
     }
-    let path = default_path(ctx)?;
+    // Who has no home has no key there, and may do what takes none.
+    let Ok(path) = default_path(ctx) else { return Ok(None) };
     match read(ctx, &path)? {
         Some(located) => Ok(Some(located)),
         None => read(ctx, &path.with_extension("key.pub")),

@@ -107,7 +107,7 @@ fn plain(value: &str) -> serde_json::Value {
 }
 
 fn path(ctx: &Context) -> Result<()> {
-    for path in config::files(&ctx.globals, &ctx.environment)? {
+    for path in config::files(&ctx.globals, &ctx.environment) {
         let exists = path.exists();
         if ctx.ui.is_json() {
             ctx.ui.json(&json!({ "file": path, "exists": exists }))?;

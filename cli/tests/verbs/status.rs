@@ -17,6 +17,21 @@ fn status_is_shown_for_people_and_machines() {
 }
 
 #[test]
+fn service_without_a_home_may_ask_how_the_node_is() {
+    let (home, _node) = Home::with_node();
+    let without = |args: &[&str]| {
+        let mut command = home.command(args);
+        command.env_remove("HOME");
+        home.finish(command, b"")
+    };
+    assert_eq!(without(&["status", "--json"]).ok().json()["node"], NODE.to_string());
+    let refused = without(&["topic", "create", "weather"]).fails(5);
+    assert!(refused.stderr.contains("no key"), "{refused:?}");
+    let refused = without(&["key", "new"]).fails(1);
+    assert!(refused.stderr.contains("set HOME"), "{refused:?}");
+}
+
+#[test]
 fn node_that_takes_no_writes_is_pointed_out() {
     let (home, node) = Home::with_node();
     let usual = home.bib(["status", "--json"]).ok().json();
