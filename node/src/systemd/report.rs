@@ -31,7 +31,13 @@ async fn serving(ctx: &Context) -> String {
         return format!("takes no writes until it is started again: {why}");
     }
     match ctx.store.read(|read| list::counts(read)).await {
-        Ok(counts) => format!("serving {} datasets in {} topics", counts.n_datasets, counts.n_topics),
+        Ok(counts) => {
+            format!("serving {} in {}", count(counts.n_datasets, "dataset"), count(counts.n_topics, "topic"))
+        }
         Err(error) => format!("the catalog cannot be read: {error}"),
     }
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
