@@ -159,7 +159,8 @@ pub(super) struct Copier<'a> {
 /// little there as what is missing.
 fn held(from: &dyn ChunkStore, id: &ChunkId) -> Result<Option<Chunk>> {
     match from.get(id) {
-        Err(StoreError::Corrupt(why)) => {
+        // A damaged index says nothing of the chunk.
+        Err(StoreError::Corrupt(why)) if !why.starts_with("index.redb") => {
             log::warn!(chunk = id.short(), why = why.as_str(); "a chunk cannot be copied");
             Ok(None)
         }
@@ -220,7 +221,7 @@ impl<'a> Copier<'a> {
         Ok(Some(chunk.into_raw()))
     }
 
-    /// Copies what a manifest consists of; returns the bytes of its files, or `None` when not all of it is there.
+    /// Copies what there is of what a manifest consists of; returns the bytes of its files, or `None` when not all is there.
     pub(super) fn manifest(&mut self, from: &dyn ChunkStore, manifest: ManifestId) -> Result<Option<u64>> {
         let copied = self.all_of(from, manifest);
         match copied {
@@ -238,16 +239,19 @@ impl<'a> Copier<'a> {
         let root = reader::root(manifest, |id| self.page(from, id))?;
         let mut entries = Cursor::entries(&root);
         while entries.next(&mut |id: &ChunkId| self.page(from, id))?.is_some() {}
-        let mut chunks = Cursor::chunks(&root);
+        let (mut chunks, mut is_whole) = (Cursor::chunks(&root), true);
         while let Some(ChunkRef { id, .. }) = chunks.next(&mut |id: &ChunkId| self.page(from, id))? {
             if self.to.has(&id).map_err(|error| ReadError::Source(error.into()))? {
                 continue;
             }
-            let Some(chunk) = held(from, &id).map_err(ReadError::Source)? else { return Ok(None) };
+            let Some(chunk) = held(from, &id).map_err(ReadError::Source)? else {
+                is_whole = false;
+                continue;
+            };
             // What lay in a file of its owner was never compressed.
             self.put(&chunk.packed()).map_err(ReadError::Source)?;
         }
-        Ok(Some(root.size))
+        Ok(is_whole.then_some(root.size))
     }
 
     /// Copies everything that the pins of a catalog say to be here, except for `left_out`, and where that is asked what is

@@ -45,7 +45,7 @@ pub(crate) enum BackupError {
     #[error("a user has a key that cannot be sealed to")]
     WeakUser,
     /// A backup of another node is there.
-    #[error("`{}` is the backup of another node, which this one cannot open", .0.display())]
+    #[error("`{}` is the backup of another node", .0.display())]
     OtherNode(PathBuf),
     /// Where a file is to be made, one is.
     #[error("`{}` is there already", .0.display())]
@@ -58,6 +58,17 @@ pub(crate) enum BackupError {
         /// Why not.
         reason: &'static str,
     },
+    /// No node can be made there.
+    #[error("no node can be made in `{}`: {reason}", path.display())]
+    BadTarget {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A folder of somebody else has a name that is needed for a while.
+    #[error("`{}` is in the way", .0.display())]
+    InTheWay(PathBuf),
     /// There is no such snapshot.
     #[error("the backup has no snapshot {}", .0.map_or_else(|| "yet".to_owned(), |time| time.0.to_string()))]
     NoSnapshot(Option<Timestamp>),
@@ -92,10 +103,11 @@ impl BackupError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorCode::Quota,
             Self::Io { .. } => ErrorCode::Precondition,
             Self::Absent(_) | Self::NoSnapshot(_) => ErrorCode::NotFound,
-            Self::NoBackup { .. } | Self::NoWayIn | Self::WeakUser | Self::BadPlace { .. } => ErrorCode::Invalid,
+            Self::NoBackup { .. } | Self::NoWayIn | Self::WeakUser => ErrorCode::Invalid,
+            Self::BadPlace { .. } | Self::BadTarget { .. } => ErrorCode::Invalid,
             Self::Unsupported(_) => ErrorCode::Unsupported,
             Self::Closed(_) => ErrorCode::Denied,
-            Self::OtherNode(_) | Self::NotEmpty(_) => ErrorCode::Precondition,
+            Self::OtherNode(_) | Self::NotEmpty(_) | Self::InTheWay(_) => ErrorCode::Precondition,
             Self::Exists(_) => ErrorCode::Exists,
             Self::Damaged(_) | Self::TooDamaged(_) | Self::Differs(_) => ErrorCode::Integrity,
             Self::Stopped => ErrorCode::Cancelled,
@@ -123,9 +135,11 @@ impl BackupError {
             Self::OtherNode(_) => "choose another folder with `--to`",
             Self::Exists(_) => "choose another name: a backup in one file is made anew each time",
             Self::BadPlace { .. } => "choose a folder on another disk, by its full path",
+            Self::BadTarget { .. } => "name another folder with `--data-dir`, such as one in it",
+            Self::InTheWay(_) => "move it away, or choose another name for the backup",
             Self::NoSnapshot(_) => "`bib admin backup list` shows what is there",
             Self::Damaged(_) | Self::Store(StoreError::Corrupt(_) | StoreError::Sealed(_)) => {
-                "try an earlier snapshot; `bib admin backup verify` says which ones are whole. Check the disk"
+                "try an earlier snapshot, which `bib admin backup verify` says are whole, or `restore --partial`. Check the disk"
             }
             Self::TooDamaged(_) => "repair it with `bib dataset verify --repair`, or check the disk",
             Self::NotEmpty(_) => "choose another `--data-dir`, or add `--force`, which moves what is there aside",

@@ -21,6 +21,6 @@ mod verify;
 pub(crate) use collect::collect;
 pub(crate) use error::BackupError;
 pub(crate) use make::{Made, Source, make, prune};
-pub(crate) use repository::{Place, Repository, Unlock, read_header};
+pub(crate) use repository::{Place, Repository, Unlock, read_header, with_sound_index};
 pub(crate) use restore::{Restore, restore};
 pub(crate) use verify::{scrub, verify};

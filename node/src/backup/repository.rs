@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use bib_core::backup::{BackupHeader, BackupKey, Kdf, Snapshot, SnapshotFile, StoreKeys};
+use bib_core::backup::{BackupHeader, BackupKey, Kdf, Slot, Snapshot, SnapshotFile, StoreKeys};
 use bib_core::encode::{DecodeError, decode, encode};
 use bib_core::id::{NodeId, UserId};
 use bib_core::key::SecretKey;
 use bib_core::limits::{BACKUP_KDF_MEMORY, BACKUP_KDF_PASSES, MAX_BACKUP_HEADER_LEN, MAX_SNAPSHOT_LEN};
+use bib_core::port::StoreError;
 use bib_core::time::Timestamp;
 use bib_storage_redb::crypto::Keyring;
 use bib_storage_redb::{Bounds, Folder, SegmentStore};
@@ -24,6 +25,11 @@ use super::error::BackupError;
 const HEADER: &str = "backup.bib";
 const SEGMENTS: &str = "segments";
 const SNAPSHOTS: &str = "snapshots";
+/// The index of the chunk store, and what it is called once it is found damaged.
+const INDEX: &str = "index.redb";
+const INDEX_DAMAGED: &str = "index.redb.damaged";
+/// Says that a folder is for the index of an archive, and may be removed.
+const SCRATCH_MARK: &str = "scratch";
 const SNAPSHOT: &str = ".snap";
 const UNFINISHED: &str = ".new";
 /// Names that are archives; any other one is a folder.
@@ -124,16 +130,19 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make(path: PathBuf) -> Result<(Self, Folder)> {
-        // One that a kill left behind.
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(BackupError::io("clear", &path)(error));
-            }
-            _ => {}
+        // One that a kill left behind goes; a folder of somebody else does not.
+        if path.join(SCRATCH_MARK).is_file() {
+            std::fs::remove_dir_all(&path).map_err(BackupError::io("clear", &path))?;
         }
-        DirBuilder::new().mode(0o700).create(&path).map_err(BackupError::io("make", &path))?;
-        let folder = Folder::new(path.clone()).map_err(BackupError::io("make", &path))?;
-        Ok((Self(path), folder))
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(BackupError::InTheWay(path)),
+            made => made.map_err(BackupError::io("make", &path))?,
+        }
+        let scratch = Self(path);
+        let mark = scratch.0.join(SCRATCH_MARK);
+        File::create_new(&mark).map_err(BackupError::io("make", &mark))?;
+        let folder = Folder::new(scratch.0.clone()).map_err(BackupError::io("make", &scratch.0))?;
+        Ok((scratch, folder))
     }
 }
 
@@ -226,6 +235,31 @@ fn snapshot_name(time: Timestamp) -> String {
 fn snapshot_time(name: &str) -> Option<Timestamp> {
     let time = Timestamp(name.strip_suffix(SNAPSHOT)?.parse().ok()?);
     (snapshot_name(time) == name).then_some(time)
+}
+
+/// Works with a backup. When its index turns out to be damaged, or to name what is not there, it is set aside, which is
+/// `told`, and the work begins again with an index that is made of the segments: they say everything that it does.
+///
+/// # Errors
+/// [`BackupError`] of the work.
+pub(crate) fn with_sound_index<T>(
+    place: &Place,
+    told: &mut dyn FnMut(&str),
+    mut work: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let done = work();
+    let (Err(BackupError::Store(StoreError::Corrupt(why))), Place::Folder(folder)) = (&done, place) else {
+        return done;
+    };
+    let segments = folder.join(SEGMENTS);
+    let (index, aside) = (segments.join(INDEX), segments.join(INDEX_DAMAGED));
+    let is_index = why.starts_with(INDEX) || why.contains("which the index names");
+    if !is_index || !index.is_file() {
+        return done;
+    }
+    std::fs::rename(&index, &aside).map_err(BackupError::io("rename", &index))?;
+    told(&format!("the index of the backup is damaged ({why}): it is `{}` now, and made anew", aside.display()));
+    work()
 }
 
 impl Repository {
@@ -335,6 +369,22 @@ impl Repository {
         let (disk, bounds) = (Box::new(archive.clone()), Bounds::default());
         let chunks = SegmentStore::open_with(disk, INDEX_CACHE, header.id, bounds, Some(keyring.clone()))?;
         Ok(Self { header, keyring, chunks, kept: Kept::Archive { archive, part, path, _scratch: scratch } })
+    }
+
+    /// Whether it is the backup of a node. One that names no node is that of any.
+    pub(crate) fn is_of(&self, wanted: NodeId) -> bool {
+        let mut nodes = self.header.slots.iter().filter_map(|slot| match slot {
+            Slot::Node { node, .. } => Some(*node),
+            _ => None,
+        });
+        nodes.next().is_none_or(|first| first == wanted || nodes.any(|node| node == wanted))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        match &self.kept {
+            Kept::Folder(path) | Kept::Archive { path, .. } => path,
+        }
     }
 
     /// The chunk store.

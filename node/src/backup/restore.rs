@@ -8,22 +8,22 @@ use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::{Bound, ControlFlow};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bib_core::apply::Reducer;
 use bib_core::backup::{CATALOG_FOLDER, Entries, IDENTITY_FILE, KEYS_FILE, SETTINGS_FILE, Snapshot};
-use bib_core::catalog::log;
-use bib_core::catalog::record::Pin;
+use bib_core::catalog::record::{self, Kept, Pin};
+use bib_core::catalog::{keys, list, log, resolve};
 use bib_core::command::{Command, Origin};
-use bib_core::encode::decode;
+use bib_core::encode::encode;
 use bib_core::hash::Hasher;
 use bib_core::id::{ManifestId, NodeId, OpId};
 use bib_core::limits::{MAX_VAULT_LEN, RESTORE_COMMIT_BYTES};
 use bib_core::op::Operation;
-use bib_core::port::{Catalog, ChunkStore, Order, Table};
+use bib_core::port::{Catalog, CatalogRead, ChunkStore, Order, Table};
 use bib_core::time::Timestamp;
 use bib_storage_redb::crypto::Keyring;
 use bib_storage_redb::{Bounds, DataDirLock, Folder, RedbCatalog, SegmentStore};
@@ -62,6 +62,8 @@ pub(crate) struct Restore<'a> {
     pub(crate) to: Option<Timestamp>,
     /// Whether what is there is moved aside.
     pub(crate) force: bool,
+    /// Whether a node is made though some content cannot be read.
+    pub(crate) partial: bool,
     pub(crate) now: Timestamp,
     pub(crate) budget: &'a Budget,
 }
@@ -72,6 +74,8 @@ pub(crate) struct Restored {
     pub(crate) snapshot: Snapshot,
     pub(crate) n_ops: u64,
     pub(crate) content_bytes: u64,
+    /// The versions, or else the manifests, of which not all content is there.
+    pub(crate) missing: Vec<String>,
     /// Where what was there before is now.
     pub(crate) moved: Option<PathBuf>,
 }
@@ -128,6 +132,29 @@ fn choose(backup: &Repository, restore: &Restore<'_>) -> Result<Timestamp> {
     // The first one that was made afterwards knows all that had been said by then.
     let after = restore.to.and_then(|to| times.iter().find(|time| **time >= to));
     after.or(times.last()).copied().ok_or(BackupError::NoSnapshot(None))
+}
+
+/// The nearest folder that is there, by its real path, and what of a path is not there.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = there else { return path };
+    path.strip_prefix(above).map_or_else(|_| path.clone(), |rest| real.join(rest))
+}
+
+/// Whether a node can be made in a folder: it gets its name by a rename from beside it, and the backup stays where it is.
+fn check_target(backup: &Path, data_dir: &Path) -> Result<()> {
+    let bad = |reason| Err(BackupError::BadTarget { path: data_dir.to_owned(), reason });
+    let (backup, target) = (real(backup), real(data_dir));
+    if target.starts_with(&backup) || backup.starts_with(&target) {
+        return bad("it and the backup lie in each other");
+    }
+    let Some(above) = target.parent() else { return bad("it is the root of all folders") };
+    let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    match (device(&target), device(above)) {
+        (Some(own), Some(of_above)) if own != of_above => bad("it is a mount point"),
+        _ => Ok(()),
+    }
 }
 
 /// A data directory in the making.
@@ -214,6 +241,7 @@ pub(crate) fn restore(
     progress: &mut dyn FnMut(u64),
     stop: &AtomicBool,
 ) -> Result<Restored> {
+    check_target(backup.path(), restore.data_dir)?;
     let snapshot = backup.snapshot(choose(backup, restore)?)?;
     let chunks = backup.chunks();
     let files = files(chunks, &snapshot)?;
@@ -225,7 +253,7 @@ pub(crate) fn restore(
     make_folder(parent(restore.data_dir))?;
     let making = Making::begin(restore.data_dir)?;
     let keyring = keys(chunks, &snapshot, &making)?;
-    let left_out = content::incomplete(chunks, snapshot.manifest)?;
+    let mut left_out = content::incomplete(chunks, snapshot.manifest)?;
 
     let folder = Folder::new(making.path.clone()).map_err(BackupError::io("make", &making.path))?;
     let catalog = RedbCatalog::open_with(&folder, restore.budget.catalog_cache, keyring.clone())?;
@@ -254,19 +282,42 @@ pub(crate) fn restore(
     let read = catalog.begin_read()?;
     let pinned = copier.pinned(false, read.as_ref(), chunks, &left_out, progress)?;
     copier.settle()?;
-    if let Some(manifest) = pinned.incomplete.first() {
+    if let Some(manifest) = pinned.incomplete.first().filter(|_| !restore.partial) {
         return Err(BackupError::Damaged(format!("the content of manifest {manifest} is not whole")));
     }
-    if restore.to.is_none() && pinned.n_manifests != snapshot.n_manifests {
-        let (found, said) = (pinned.n_manifests, snapshot.n_manifests);
+    let n_found = pinned.n_manifests + pinned.incomplete.len() as u64;
+    if restore.to.is_none() && n_found != snapshot.n_manifests {
+        let (found, said) = (n_found, snapshot.n_manifests);
         return Err(BackupError::Differs(format!("{found} manifests of {said}")));
     }
     let n_ops = read.len(Table::Ops)?;
+    left_out.extend(pinned.incomplete);
+    let missing = named(read.as_ref(), &left_out)?;
     drop(read);
     lose(&catalog, &left_out, restore)?;
     drop((store, catalog));
     let moved = making.finish(restore.data_dir, restore.now)?;
-    Ok(Restored { snapshot, n_ops, content_bytes: pinned.bytes, moved })
+    Ok(Restored { snapshot, n_ops, content_bytes: pinned.bytes, missing, moved })
+}
+
+/// The versions that have one of some manifests, and the manifests that no version has.
+fn named(read: &dyn CatalogRead, manifests: &BTreeSet<ManifestId>) -> Result<Vec<String>> {
+    let (mut names, mut unnamed, mut after) = (Vec::new(), manifests.clone(), None);
+    while !manifests.is_empty() {
+        let found = list::versions_of_manifests(read, after.as_ref(), manifests)?;
+        for version in found.versions {
+            unnamed.remove(&version.manifest);
+            let dataset = record::dataset(read, &version.dataset)?;
+            let path = dataset.map(|dataset| resolve::dataset_path(read, &dataset)).transpose()?.flatten();
+            names.push(format!("{}@{}", path.unwrap_or_else(|| version.dataset.to_string()), version.semver));
+        }
+        match found.next {
+            None => break,
+            next => after = next,
+        }
+    }
+    names.extend(unnamed.iter().map(|id| format!("manifest {id}")));
+    Ok(names)
 }
 
 /// Writes what makes the node this node, and opens its keys.
@@ -422,15 +473,30 @@ fn replay(
     }
     let read = before.begin_read()?;
     content::pins(read.as_ref(), &mut |manifest, pin| {
-        if !content::is_whole(&pin) {
+        // What users keep, they keep whatever had been said.
+        let kept =
+            if pin.is_kept { record::get::<Kept>(read.as_ref(), Table::Meta, &keys::kept(&manifest))? } else { None };
+        let is_whole = content::is_whole(&pin);
+        if !is_whole && kept.is_none() && !pin.is_own {
             return Ok(());
         }
         catalog.write(&mut |txn| {
-            let named = match txn.get(Table::Pins, manifest.as_bytes())? {
-                Some(pin) => decode::<Pin>(&pin).is_ok_and(|pin| pin.n_versions > 0),
-                None => false,
-            };
-            if named { reducer.apply(txn, &Command::ContentHere(manifest), restore.now).map(drop) } else { Ok(()) }
+            if let Some(kept) = &kept {
+                let command = Command::Keep { manifest, kept: Some(kept.clone()) };
+                reducer.apply(txn, &command, restore.now)?;
+            }
+            if kept.is_none() && record::pin(&*txn, &manifest)?.n_versions == 0 {
+                return Ok(());
+            }
+            if is_whole {
+                reducer.apply(txn, &Command::ContentHere(manifest), restore.now)?;
+            }
+            if pin.is_own {
+                // No command says it but that of a publication, which keeps what it staged for an operation to come.
+                let own = Pin { is_own: true, ..record::pin(&*txn, &manifest)? };
+                txn.put(Table::Pins, &keys::pin(&manifest), &encode(&own))?;
+            }
+            Ok(())
         })?;
         Ok(())
     })

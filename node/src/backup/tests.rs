@@ -16,7 +16,7 @@ use bib_core::key::SecretKey;
 use bib_core::model::manifest::builder::{Builder, Piece};
 use bib_core::model::manifest::{EntryKind, ManifestKind};
 use bib_core::model::{DatasetPath, Visibility};
-use bib_core::op::operation::FieldChanges;
+use bib_core::op::operation::{FieldChanges, NewVersion};
 use bib_core::op::{Body, Operation, Unsigned};
 use bib_core::port::{Order, StoreError, TABLES, Table};
 use bib_core::time::Timestamp;
@@ -51,6 +51,35 @@ fn topic(name: &str, time: Timestamp) -> Operation {
     };
     let (parents, keeps) = (Vec::new(), Vec::new());
     Unsigned { topic: None, author: key.user_id(), lamport: 1, time, parents, keeps, body }.sign(&key).unwrap()
+}
+
+/// The operations by which whoever made the topic `first` publishes some content in it.
+fn published(manifest: ManifestId, time: Timestamp) -> [Operation; 2] {
+    let key = SecretKey::from_seed(hash(b"first"));
+    let of = topic("first", time).id();
+    let sign = |parents, lamport, body| {
+        let (topic, keeps) = (Some(of.into()), Vec::new());
+        Unsigned { topic, author: key.user_id(), lamport, time, parents, keeps, body }.sign(&key).unwrap()
+    };
+    let fields = FieldChanges::default();
+    let create = sign(vec![of], 2, Body::CreateDataset { name: "d".parse().unwrap(), fields });
+    let version = NewVersion {
+        dataset: create.id().into(),
+        semver: "1.0.0".parse().unwrap(),
+        previous: None,
+        message: String::new(),
+        manifest,
+        content: bib_core::id::ContentId::from_bytes([2; 32]),
+        size: 50_000,
+        n_files: 1,
+        format: bib_core::model::ContentFormat::Binary,
+        schema: None,
+        row_count: None,
+        license: None,
+        source_url: None,
+    };
+    let publish = sign(vec![create.id()], 3, Body::PublishVersion(version));
+    [create, publish]
 }
 
 /// Works with the store of a data directory.
@@ -151,8 +180,16 @@ impl Fixture {
         change: impl FnOnce(&mut Restore<'_>),
     ) -> Result<Restored, BackupError> {
         let (data_dir, budget) = (self.path(name), Budget::of(MIN_MEMORY));
-        let mut wanted =
-            Restore { data_dir: &data_dir, snapshot: None, to: None, force: false, now: timestamp(), budget: &budget };
+        let now = timestamp();
+        let mut wanted = Restore {
+            data_dir: &data_dir,
+            snapshot: None,
+            to: None,
+            force: false,
+            partial: false,
+            now,
+            budget: &budget,
+        };
         change(&mut wanted);
         restore(backup, &wanted, &mut |_| {}, &AtomicBool::new(false))
     }
@@ -590,4 +627,150 @@ fn backup_of_version_1_opens_and_a_node_comes_of_it() {
     assert_eq!((done.n_ops, done.content_bytes), (1, 20_000));
     let topics = tables(&fixture.path("restored")).into_iter().find(|(name, _)| name == "topics").unwrap().1;
     assert_eq!(topics.len(), 1);
+}
+
+/// Turns bits over in the middle of a file.
+fn damage(path: &Path) {
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let at = file.metadata().unwrap().len() / 2;
+    let mut bytes = [0; 64];
+    file.read_exact_at(&mut bytes, at).unwrap();
+    file.write_all_at(&bytes.map(|byte| !byte), at).unwrap();
+}
+
+#[test]
+fn index_of_a_backup_that_is_damaged_is_set_aside_and_made_anew() {
+    let fixture = Fixture::new();
+    let manifest = fixture.add_content(1, 300_000);
+    let mut backup = fixture.create("backup");
+    fixture.back_up(&mut backup);
+    drop(backup);
+    let index = fixture.path("backup/segments/index.redb");
+    let place = Place::of(&fixture.path("backup"));
+    for (name, spoilt) in [("garbage", vec![7; 40_000]), ("cut", vec![]), ("empty", vec![])] {
+        match name {
+            "cut" => fs::File::options().write(true).open(&index).unwrap().set_len(5_000).unwrap(),
+            _ => fs::write(&index, spoilt).unwrap(),
+        }
+        let mut told = Vec::new();
+        let done = super::with_sound_index(&place, &mut |text| told.push(text.to_owned()), || {
+            fixture.restore(&fixture.open("backup")?, name, |_| {})
+        });
+        done.unwrap();
+        assert!(told.len() == 1 && told[0].contains("index.redb.damaged"), "{name}: {told:?}");
+        assert!(fixture.path("backup/segments/index.redb.damaged").is_file(), "{name}");
+        assert_eq!(content(&fixture.path(name), manifest), noise(1, 300_000), "{name}");
+    }
+    // What is not about the index is not tried again.
+    fs::remove_dir_all(fixture.path("backup/snapshots")).unwrap();
+    let mut n = 0;
+    let failed = super::with_sound_index(&place, &mut |text| panic!("{text}"), || {
+        n += 1;
+        fixture.restore(&fixture.open("backup")?, "none", |_| {})
+    });
+    assert!(matches!(failed, Err(BackupError::NoSnapshot(None))) && n == 1, "{failed:?}");
+}
+
+#[test]
+fn of_a_damaged_backup_a_node_is_made_in_part_when_asked_and_what_it_lacks_is_named() {
+    let fixture = Fixture::new();
+    let (first, second) = (fixture.add_content(1, 400_000), fixture.add_content(2, 30_000));
+    let mut backup = fixture.create("backup");
+    fixture.back_up(&mut backup);
+    drop(backup);
+    // The first content fills most of the segment, its middle included.
+    damage(&fixture.path("backup/segments/0000000000.seg"));
+    let backup = fixture.open("backup").unwrap();
+    let refused = message(fixture.restore(&backup, "restored", |_| {}));
+    assert!(refused.contains("not whole"), "{refused}");
+    assert!(!fixture.path("restored").exists());
+    let done = fixture.restore(&backup, "restored", |wanted| wanted.partial = true).unwrap();
+    let broken = [first, second].map(|manifest| done.missing.contains(&format!("manifest {manifest}")));
+    assert!(done.missing.len() == 1 && broken[0] != broken[1], "{:?}", done.missing);
+    let (good, bad, seed, len) = if broken[0] { (second, first, 2, 30_000) } else { (first, second, 1, 400_000) };
+    let restored = fixture.path("restored");
+    assert_eq!(content(&restored, good), noise(seed, len));
+    // Of the other one it has what could be read, and knows that this is not all.
+    assert!(n_chunks(&restored) > n_chunks(&fixture.data()) - 4);
+    with(&restored, |store, spawner| {
+        let read = store.read(move |read| bib_core::catalog::content::is_here(read, &bad));
+        assert!(!spawner.block_on(read).unwrap());
+    });
+}
+
+#[test]
+fn node_is_made_neither_in_its_backup_nor_around_it_nor_on_a_mount_point() {
+    let fixture = Fixture::new();
+    fixture.add_topic("weather", timestamp());
+    fs::create_dir(fixture.path("outer")).unwrap();
+    let mut backup = fixture.create("outer/backup");
+    fixture.back_up(&mut backup);
+    std::os::unix::fs::symlink(fixture.path("outer"), fixture.path("link")).unwrap();
+    for name in ["outer/backup/node", "outer/backup", "outer", "link/backup/a/b", "/proc"] {
+        let refused = fixture.restore(&backup, name, |wanted| wanted.force = true);
+        assert!(matches!(refused, Err(BackupError::BadTarget { .. })), "{name}: {refused:?}");
+        message(refused);
+    }
+    assert!(!fixture.path("outer/backup/node").exists() && !fixture.path("outer/backup/a").exists());
+    fixture.restore(&backup, "outer/node", |_| {}).unwrap();
+}
+
+#[test]
+fn backup_knows_whose_it_is() {
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    let backup = fixture.create("backup");
+    assert!(backup.is_of(fixture.node) && !backup.is_of(other.node));
+}
+
+#[test]
+fn folder_of_somebody_else_is_not_taken_for_the_index_of_an_archive() {
+    let fixture = Fixture::new();
+    fixture.add_topic("weather", timestamp());
+    fs::create_dir(fixture.path("b.tar.index")).unwrap();
+    fs::write(fixture.path("b.tar.index/index.redb"), "x").unwrap();
+    let place = Place::of(&fixture.path("b.tar"));
+    let create = || Repository::create(&place, fixture.node, Some(PASSPHRASE), &[], timestamp());
+    let refused = create();
+    assert!(matches!(refused, Err(BackupError::InTheWay(_))), "{refused:?}");
+    message(refused);
+    assert_eq!(fs::read(fixture.path("b.tar.index/index.redb")).unwrap(), b"x");
+    // One that a killed backup left is.
+    fs::write(fixture.path("b.tar.index/scratch"), "").unwrap();
+    let mut backup = create().unwrap();
+    fixture.back_up(&mut backup);
+    drop(backup);
+    assert!(!fixture.path("b.tar.index").exists());
+    fixture.restore(&fixture.open("b.tar").unwrap(), "restored", |_| {}).unwrap();
+}
+
+#[test]
+fn node_that_is_made_as_it_was_at_a_moment_keeps_what_users_keep_and_knows_what_was_published_at_it() {
+    let fixture = Fixture::new();
+    let start = timestamp().saturating_sub(Duration::from_secs(10_000));
+    fixture.add_topic("first", start);
+    let (kept, own) = (fixture.add_content(1, 50_000), fixture.add_content(2, 50_000));
+    with(&fixture.data(), |store, spawner| {
+        let version = bib_core::id::VersionId::from_bytes([1; 32]);
+        let kept_as = Kept { version, reference: "t/d@1.0.0".to_owned(), size: 50_000, since: timestamp() };
+        spawner.block_on(store.apply(Command::Keep { manifest: kept, kept: Some(kept_as) })).unwrap();
+        for body in published(own, start) {
+            let outcome = store.apply(Command::Apply { ops: vec![body], origin: Origin::Peer(fixture.node) });
+            spawner.block_on(outcome).unwrap();
+        }
+    });
+    let mut backup = fixture.create("backup");
+    fixture.back_up(&mut backup);
+    fixture.restore(&backup, "restored", |wanted| wanted.to = Some(timestamp())).unwrap();
+    let restored = fixture.path("restored");
+    assert_eq!(content(&restored, kept), noise(1, 50_000));
+    with(&restored, |store, spawner| {
+        let read = store.read(move |read| {
+            let pin = |manifest| bib_core::catalog::record::pin(read, manifest);
+            let key = bib_core::catalog::keys::kept(&kept);
+            Ok::<_, StoreError>((pin(&kept)?, pin(&own)?, read.get(Table::Meta, &key)?))
+        });
+        let (kept, own, named) = spawner.block_on(read).unwrap();
+        assert!(kept.is_kept && kept.is_here && named.is_some(), "{kept:?}");
+        assert!(own.is_own && own.is_here && own.n_versions == 1, "{own:?}");
+    });
 }

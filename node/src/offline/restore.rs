@@ -45,6 +45,10 @@ pub struct RestoreArgs {
     #[argh(switch)]
     force: bool,
 
+    /// make the node though some content of the backup is damaged; what is missing is named
+    #[argh(switch)]
+    partial: bool,
+
     /// where everything is kept
     #[argh(option, arg_name = "folder")]
     pub(super) data_dir: Option<String>,
@@ -97,27 +101,31 @@ pub(super) fn run(args: &RestoreArgs, config: &Config, streams: &mut Streams<'_>
     };
     let mut scratch = data_dir.as_os_str().to_owned();
     scratch.push(".restoring-index");
-    let backup = Repository::open(&place, &unlock, Path::new(&scratch))?;
     let budget = Budget::of(config.memory);
     let wanted = Restore {
         data_dir,
         snapshot: args.snapshot.map(Timestamp),
         to: args.to,
         force: args.force,
+        partial: args.partial,
         now: timestamp(),
         budget: &budget,
     };
     streams.note(&format!("restoring into `{}`", data_dir.display()));
-    let restored = backup::restore(&backup, &wanted, &mut |_| {}, &AtomicBool::new(false))?;
+    let restored = backup::with_sound_index(&place, &mut |text| streams.note(text), || {
+        let backup = Repository::open(&place, &unlock, Path::new(&scratch))?;
+        backup::restore(&backup, &wanted, &mut |_| {}, &AtomicBool::new(false))
+    })?;
     streams.line(&format!("node       {}", restored.snapshot.node))?;
     streams.line(&format!("snapshot   {}", restored.snapshot.time.0))?;
     streams.line(&format!("operations {}", restored.n_ops))?;
     streams.line(&format!("content    {}", restored.content_bytes))?;
-    if restored.snapshot.n_incomplete > 0 {
-        streams.note(&format!(
-            "{} contents were not whole when the snapshot was made; the node fetches them from peers",
-            restored.snapshot.n_incomplete
-        ));
+    for name in &restored.missing {
+        streams.line(&format!("missing    {name}"))?;
+    }
+    if !restored.missing.is_empty() {
+        let n = restored.missing.len();
+        streams.note(&format!("{n} contents are not whole; the node fetches what they lack from peers"));
     }
     if let Some(moved) = restored.moved {
         streams.line(&format!("before     {}", moved.display()))?;

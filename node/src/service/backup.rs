@@ -117,6 +117,10 @@ fn open(place: &Place, data_dir: &Path, passphrase: Option<&Secret>) -> Result<R
     Repository::open(place, &Unlock::Secret(&secret), &scratch)
 }
 
+fn warn(text: &str) {
+    log::warn!("{text}");
+}
+
 /// What becomes of old snapshots.
 #[derive(Debug, Clone, Copy)]
 struct Keep {
@@ -140,35 +144,49 @@ async fn back_up(ctx: &Rc<Context>, wanted: Wanted, out: Option<&Output>) -> Res
     let made = apart(ctx, out, move |progress, stop| {
         let Wanted { path, passphrase, users, keep } = wanted;
         let place = Place::of(&path);
-        let now = timestamp();
-        // A node cannot be made from a backup that holds another identity than its own, or none.
-        let identity = identity::load(&data_dir).map_err(|error| BackupError::Damaged(error.to_string()))?;
-        if identity.node_id() != node {
-            return Err(BackupError::Damaged("identity.pem is not that of the node that runs".to_owned()));
-        }
-        let text = passphrase.as_ref().map(|Secret(text)| text.as_str());
-        let opened = match &place {
-            Place::Folder(_) => open(&place, &data_dir, passphrase.as_ref()),
-            Place::File(path) => Err(BackupError::Absent(path.clone())),
-        };
-        let mut backup = match opened {
-            Err(BackupError::Absent(_)) => Repository::create(&place, node, text, &users, now)?,
-            Err(BackupError::Closed(_)) if passphrase.is_none() => return Err(BackupError::OtherNode(path)),
-            opened => opened?,
-        };
-        let source = Source { catalog: stores.catalog(), chunks: stores.chunks(), data_dir: &data_dir, node, settings };
-        let made = backup::make(&source, &mut backup, now, progress, stop)?;
-        let (mut removed, mut freed_bytes) = (0, 0);
-        // An older snapshot may have whole what this one has not.
-        if let Some(Keep { newest, younger_than }) = keep.filter(|_| made.snapshot.n_incomplete == 0) {
-            removed = backup::prune(&backup, newest, younger_than, now)?.len() as u64;
-            if removed > 0 {
-                freed_bytes = backup::collect(&backup, now.0.unsigned_abs(), now, stop)?;
+        backup::with_sound_index(&place, &mut warn, || {
+            let now = timestamp();
+            // A node cannot be made from a backup that holds another identity than its own, or none.
+            let identity = identity::load(&data_dir).map_err(|error| BackupError::Damaged(error.to_string()))?;
+            if identity.node_id() != node {
+                return Err(BackupError::Damaged("identity.pem is not that of the node that runs".to_owned()));
             }
-        }
-        let backup::Made { snapshot, new_bytes, stored_bytes } = made;
-        let to = path.display().to_string();
-        Ok(BackupMade { to, snapshot, new_bytes, stored_bytes, removed, freed_bytes })
+            let text = passphrase.as_ref().map(|Secret(text)| text.as_str());
+            let opened = match &place {
+                Place::Folder(_) => open(&place, &data_dir, passphrase.as_ref()),
+                Place::File(path) => Err(BackupError::Absent(path.clone())),
+            };
+            let mut backup = match opened {
+                Err(BackupError::Absent(_)) => Repository::create(&place, node, text, &users, now)?,
+                Err(BackupError::Closed(_)) if passphrase.is_none() => {
+                    return Err(BackupError::OtherNode(path.clone()));
+                }
+                opened => opened?,
+            };
+            // Two nodes in one backup are told apart by nobody who restores the newest snapshot.
+            if !backup.is_of(node) {
+                return Err(BackupError::OtherNode(path.clone()));
+            }
+            let source = Source {
+                catalog: stores.catalog(),
+                chunks: stores.chunks(),
+                data_dir: &data_dir,
+                node,
+                settings: settings.clone(),
+            };
+            let made = backup::make(&source, &mut backup, now, progress, stop)?;
+            let (mut removed, mut freed_bytes) = (0, 0);
+            // An older snapshot may have whole what this one has not.
+            if let Some(Keep { newest, younger_than }) = keep.filter(|_| made.snapshot.n_incomplete == 0) {
+                removed = backup::prune(&backup, newest, younger_than, now)?.len() as u64;
+                if removed > 0 {
+                    freed_bytes = backup::collect(&backup, now.0.unsigned_abs(), now, stop)?;
+                }
+            }
+            let backup::Made { snapshot, new_bytes, stored_bytes } = made;
+            let to = path.display().to_string();
+            Ok(BackupMade { to, snapshot, new_bytes, stored_bytes, removed, freed_bytes })
+        })
     })
     .await?;
     log::info!(
@@ -239,8 +257,11 @@ pub(crate) async fn list(
     check(passphrase.as_ref())?;
     let ((path, _), data_dir) = (place(ctx, at)?, ctx.data_dir.clone());
     let snapshots = apart(ctx, None, move |_, _| {
-        let backup = open(&Place::of(&path), &data_dir, passphrase.as_ref())?;
-        backup.times()?.into_iter().map(|time| backup.snapshot(time)).collect::<Result<Vec<_>, BackupError>>()
+        let place = Place::of(&path);
+        backup::with_sound_index(&place, &mut warn, || {
+            let backup = open(&place, &data_dir, passphrase.as_ref())?;
+            backup.times()?.into_iter().map(|time| backup.snapshot(time)).collect::<Result<Vec<_>, BackupError>>()
+        })
     })
     .await?;
     for snapshot in snapshots {
@@ -261,18 +282,21 @@ pub(crate) async fn verify(
     check(passphrase.as_ref())?;
     let ((path, _), data_dir) = (place(ctx, at)?, ctx.data_dir.clone());
     let read = apart(ctx, Some(out), move |progress, stop| {
-        let backup = open(&Place::of(&path), &data_dir, passphrase.as_ref())?;
-        let times: Vec<Timestamp> =
-            backup.times()?.into_iter().filter(|time| snapshot.is_none_or(|wanted| wanted == *time)).collect();
-        if times.is_empty() {
-            return Err(BackupError::NoSnapshot(snapshot));
-        }
-        backup::scrub(&backup, progress, stop)?;
-        let verified = times.into_iter().map(|time| match backup::verify(&backup, time, &mut |_| {}, stop) {
-            Err(BackupError::Stopped) => Err(BackupError::Stopped),
-            verified => Ok((time, verified.map(|verified| verified.bytes).map_err(|error| error.to_string()))),
-        });
-        verified.collect::<Result<Vec<_>, BackupError>>()
+        let place = Place::of(&path);
+        backup::with_sound_index(&place, &mut warn, || {
+            let backup = open(&place, &data_dir, passphrase.as_ref())?;
+            let times: Vec<Timestamp> =
+                backup.times()?.into_iter().filter(|time| snapshot.is_none_or(|wanted| wanted == *time)).collect();
+            if times.is_empty() {
+                return Err(BackupError::NoSnapshot(snapshot));
+            }
+            backup::scrub(&backup, progress, stop)?;
+            let verified = times.into_iter().map(|time| match backup::verify(&backup, time, &mut |_| {}, stop) {
+                Err(BackupError::Stopped) => Err(BackupError::Stopped),
+                verified => Ok((time, verified.map(|verified| verified.bytes).map_err(|error| error.to_string()))),
+            });
+            verified.collect::<Result<Vec<_>, BackupError>>()
+        })
     })
     .await?;
     let n_bad = read.iter().filter(|(_, verified)| verified.is_err()).count();

@@ -144,6 +144,10 @@ pub(crate) struct RestoreArgs {
     #[argh(switch)]
     force: bool,
 
+    /// make the node though some content of the backup is damaged; what is missing is named
+    #[argh(switch)]
+    partial: bool,
+
     /// the data directory; otherwise the one of bibd's configuration
     #[argh(option, arg_name = "folder")]
     data_dir: Option<PathBuf>,
@@ -376,6 +380,9 @@ pub(crate) fn restore(ctx: &Context, args: &RestoreArgs) -> Result<()> {
     if args.force {
         line.push("--force".into());
     }
+    if args.partial {
+        line.push("--partial".into());
+    }
     if let Some(data_dir) = &args.data_dir {
         line.extend(["--data-dir".into(), data_dir.clone().into_os_string()]);
     }
@@ -387,7 +394,11 @@ pub(crate) fn restore(ctx: &Context, args: &RestoreArgs) -> Result<()> {
         if !ctx.ui.is_json() {
             ctx.ui.line(text)?;
         }
-        result.insert(name.to_owned(), value);
+        match result.get_mut(name) {
+            Some(Value::Array(all)) => all.push(value),
+            _ if name == "missing" => _ = result.insert(name.to_owned(), json!([value])),
+            _ => _ = result.insert(name.to_owned(), value),
+        }
         Ok(())
     })?;
     if ctx.ui.is_json() {
