@@ -50,7 +50,7 @@ pub struct Dist {
     /// only these kinds: deb, tar, oci, with commas between
     #[argh(option, default = "Kinds::all()")]
     only: Kinds,
-    /// make packages of the binaries in <folder>/<triple>/ instead of building them
+    /// make packages of the binaries in `<folder>/<triple>/` instead of building them
     #[argh(option)]
     binaries: Option<PathBuf>,
     /// first fetch the compilers that are missing, to the build folder

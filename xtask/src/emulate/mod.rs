@@ -39,7 +39,7 @@ pub struct Emulate {
     /// only this target; may be repeated (default: arm64 and armhf)
     #[argh(option)]
     target: Vec<Target>,
-    /// play with the programs in <folder>/<triple>/, such as those that ship, instead of building some; no unit tests then
+    /// play with the programs in `<folder>/<triple>/`, such as those that ship, instead of building some; no unit tests then
     #[argh(option)]
     binaries: Option<PathBuf>,
 }
