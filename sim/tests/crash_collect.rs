@@ -418,3 +418,35 @@ fn damage_is_noted_through_every_cut_and_healed_by_putting() {
     }
     assert!(n_cuts > 100, "{n_cuts} cuts");
 }
+
+#[test]
+fn index_that_fails_at_any_sync_of_its_making_loses_nothing_that_is_acknowledged_afterwards() {
+    let datasets = datasets(77, 4);
+    let (mut n_failed, mut n_closed) = (0, 0);
+    for sync in 1.. {
+        let disk = FaultyDisk::new();
+        let store = open(&disk, None).unwrap();
+        datasets[..3].iter().for_each(|dataset| put(&store, dataset).unwrap());
+        store.flush().unwrap();
+        disk.fail_sync(disk.syncs() + sync, sync);
+        if store.rebuild(&mut |_, _| ()).is_ok() {
+            break;
+        }
+        n_failed += 1;
+        let mut kept: BTreeSet<usize> = (0..3).collect();
+        check(&store, &datasets, &kept, "after the failure");
+        // Whatever is acknowledged now is in the index that the next start finds.
+        let collected = collect(&store, &datasets, &[1, 2].into(), &mut Done::new(4), &mut |_, _| Ok(()));
+        match collected.and_then(|()| put(&store, &datasets[3])).and_then(|()| store.flush()) {
+            Ok(()) => kept = [1, 2, 3].into(),
+            Err(StoreError::ReadOnly(_)) => n_closed += 1,
+            Err(error) => panic!("sync {sync}: {error}"),
+        }
+        drop(store);
+        let store = open(&disk.after_kill(), None).unwrap();
+        check(&store, &datasets, &kept, "after a start");
+        let n_kept: usize = kept.iter().map(|i| datasets[*i].0.len()).sum();
+        assert_eq!(store.stats().unwrap().n_chunks, n_kept as u64, "sync {sync}");
+    }
+    assert!(n_failed > 3 && (1..n_failed).contains(&n_closed), "{n_failed} {n_closed}");
+}

@@ -25,7 +25,7 @@ const ASIDE: &str = "index.redb.aside";
     help_triggers("-h", "--help"),
     example = "{command_name} --data-dir /srv/bib",
     note = "Prints how many chunks of how many bytes the new index names. When that fails, the old one is back in its place.\n\
-    A node that runs does the same with `bib admin rebuild`; what writes waits for it."
+    A node that runs does the same with `bib admin rebuild`; what writes waits for it, what reads does not."
 )]
 pub struct RebuildArgs {
     /// where everything is kept

@@ -1,6 +1,8 @@
 //! The index made anew from the segments alone, while the store is open.
 //!
-//! Writers wait; readers go on with the old index until the new one is whole and has its name. Of a chunk with several
+//! Writers wait; readers go on with the old index until the new one is whole and has its name, and whoever asks for
+//! figures hears those of before. An error from then on closes the store for writing: what would be written to the old
+//! index would go with it. Of a chunk with several
 //! records the last whole one counts, and none that is a reference beside one with the bytes. What a collection has taken
 //! out of the index and not given back yet comes back, and goes with the next one.
 //!
@@ -16,7 +18,7 @@ use super::format::{Key, Location, RecordHeader, SEGMENT_HEADER_LEN};
 use super::index::{Index, NewIndex, State};
 use super::recovery;
 use super::segments::{self, Found};
-use super::store::{SegmentStore, unpoisoned};
+use super::store::{SegmentStore, Standing, unpoisoned};
 use crate::database::{lock, write_error};
 
 /// Entries on their way into a new index.
@@ -49,6 +51,22 @@ impl Batch<'_> {
     }
 }
 
+/// The figures that are told while the writer is held for long.
+struct Meanwhile<'a>(&'a SegmentStore);
+
+impl<'a> Meanwhile<'a> {
+    fn begin(store: &'a SegmentStore, standing: Standing) -> Self {
+        *lock(&store.standing) = Some(standing);
+        Self(store)
+    }
+}
+
+impl Drop for Meanwhile<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.standing) = None;
+    }
+}
+
 impl SegmentStore {
     pub(super) fn rebuild_index(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Rebuilt, StoreError> {
         self.without_collection(|| {
@@ -62,6 +80,8 @@ impl SegmentStore {
             let before = State { referenced_bytes: 0, ..before };
             let (mut state, mut lost) = (before, 0);
             let keys = (self.keyring.as_deref(), before.sealed_from);
+            let _figures = Meanwhile::begin(self, Standing::of(self, &writer)?);
+            let mut is_filled = false;
             let (cache, recent) = (self.cache_bytes, self.bounds.recent_entries);
             let new = Index::make_anew(&self.disk, cache, self.store, recent, keys, |index| {
                 let mut batch = Batch { index, entries: BTreeMap::new(), state: before };
@@ -69,9 +89,17 @@ impl SegmentStore {
                 batch.put()?;
                 state = batch.state;
                 lost = lost_in(&old, index).unwrap_or_default();
-                index.end(&segments, &self.view().damaged, &state)
-            })?;
-            let damaged = new.damaged()?;
+                index.end(&segments, &self.view().damaged, &state)?;
+                is_filled = true;
+                Ok(())
+            });
+            let new = new.and_then(|new| Ok((new.damaged()?, new))).inspect_err(|error| {
+                if is_filled {
+                    log::error!(error:% = error; "the new index may have its name, and cannot be used: start the node again");
+                    writer.failed = Some(error.to_string());
+                }
+            });
+            let (damaged, new) = new?;
             let mut view = self.view_mut();
             view.indexed = None;
             view.unindexed.clear();

@@ -74,7 +74,7 @@ fn record(
                     Chunk::verify(header.key.plain_id(), header.raw_len, codec, payload).is_ok()
                 }
                 (None, _, RecordCodec::Reference) => {
-                    reference::read(disk, header.key.plain_id(), header.raw_len, &payload).is_ok()
+                    reference::may_hold(disk, header.key.plain_id(), header.raw_len, &payload)
                 }
             });
     Ok(whole.then_some(header))

@@ -108,6 +108,19 @@ pub(super) struct Writer {
     pub(super) failed: Option<String>,
 }
 
+/// What the writer would say, for as long as it is held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    stats: ChunkStoreStats,
+    sealed_from: u64,
+}
+
+impl Standing {
+    pub(super) fn of(store: &SegmentStore, writer: &Writer) -> Result<Self, StoreError> {
+        Ok(Self { stats: store.stats_of(writer)?, sealed_from: writer.figures.sealed_from })
+    }
+}
+
 /// Where chunks lie: those that are not in the index yet, and the index as it was after the last flush.
 #[derive(Default)]
 pub(super) struct View {
@@ -161,6 +174,9 @@ pub struct SegmentStore {
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) collecting: Collecting,
     pub(super) scrubbing: Mutex<Scrubbing>,
+    /// Present while the writer is held for long, so that nobody waits for figures. Nothing else is
+    /// locked while it is.
+    pub(super) standing: Mutex<Option<Standing>>,
 }
 
 /// A lock that a panicking holder left is still good: every change under it is a whole step.
@@ -264,6 +280,7 @@ impl SegmentStore {
             keyring,
             collecting: Collecting::default(),
             scrubbing: Mutex::default(),
+            standing: Mutex::default(),
         };
         opened.recover(&mut lock(&opened.writer), &numbers).map_err(advised)?;
         Ok(opened)
@@ -781,6 +798,37 @@ impl SegmentStore {
     }
 }
 
+impl SegmentStore {
+    fn stats_of(&self, writer: &Writer) -> Result<ChunkStoreStats, StoreError> {
+        let disk = self.disk.figures();
+        let index_bytes = self.index().allocated()?;
+        Ok(ChunkStoreStats {
+            n_chunks: writer.figures.n_chunks,
+            stored_bytes: writer.figures.stored_bytes,
+            raw_bytes: writer.figures.raw_bytes,
+            n_segments: writer.n_segments,
+            fsyncs: disk.syncs,
+            written_bytes: disk.written_bytes,
+            referenced_bytes: writer.figures.referenced_bytes,
+            n_damaged: self.view().damaged.len() as u64,
+            allocated_bytes: writer.figures.stored_bytes
+                + writer.figures.dead_bytes
+                + writer.n_segments * SEGMENT_HEADER_LEN as u64
+                + index_bytes,
+            dead_bytes: writer.figures.dead_bytes,
+            index_bytes,
+        })
+    }
+
+    /// Whether chunks may lie in plain segments that were written before the store was encrypted.
+    pub fn has_plain_segments(&self) -> bool {
+        let standing = *lock(&self.standing);
+        let sealed_from =
+            standing.map_or_else(|| lock(&self.writer).figures.sealed_from, |standing| standing.sealed_from);
+        self.keyring.is_some() && sealed_from > 0
+    }
+}
+
 impl ChunkStore for SegmentStore {
     fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
         let key = self.key(id);
@@ -862,25 +910,8 @@ impl ChunkStore for SegmentStore {
     }
 
     fn stats(&self) -> Result<ChunkStoreStats, StoreError> {
-        let writer = lock(&self.writer);
-        let disk = self.disk.figures();
-        let index_bytes = self.index().allocated()?;
-        Ok(ChunkStoreStats {
-            n_chunks: writer.figures.n_chunks,
-            stored_bytes: writer.figures.stored_bytes,
-            raw_bytes: writer.figures.raw_bytes,
-            n_segments: writer.n_segments,
-            fsyncs: disk.syncs,
-            written_bytes: disk.written_bytes,
-            referenced_bytes: writer.figures.referenced_bytes,
-            n_damaged: self.view().damaged.len() as u64,
-            allocated_bytes: writer.figures.stored_bytes
-                + writer.figures.dead_bytes
-                + writer.n_segments * SEGMENT_HEADER_LEN as u64
-                + index_bytes,
-            dead_bytes: writer.figures.dead_bytes,
-            index_bytes,
-        })
+        let standing = *lock(&self.standing);
+        standing.map_or_else(|| self.stats_of(&lock(&self.writer)), |standing| Ok(standing.stats))
     }
 
     fn lease(&self) -> Lease {

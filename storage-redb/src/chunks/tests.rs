@@ -3,7 +3,7 @@ use std::path::Path;
 
 use bib_core::chunk::Chunk;
 use bib_core::hash::hash;
-use bib_core::port::{ChunkStore, StoreError};
+use bib_core::port::{ChunkStore, ChunkStoreStats, StoreError};
 
 use super::format::{Key, RECORD_HEADER_LEN, RecordCodec, RecordHeader, SEGMENT_HEADER_LEN};
 use super::{Bounds, SegmentStore};
@@ -375,4 +375,29 @@ fn chunk_put_again_in_place_of_a_damaged_one_is_found_where_it_lies_now() {
         store.flush().unwrap();
         assert_held(&store, &chunks);
     }
+}
+
+#[test]
+fn figures_are_told_while_an_index_is_made_anew() {
+    let (folder, chunks) = filled(8);
+    let store = open(folder.path()).unwrap();
+    let before = store.stats().unwrap();
+    let mut n_told = 0;
+    std::thread::scope(|scope| {
+        let rebuilt = store.rebuild(&mut |_, _| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let store = &store;
+            scope.spawn(move || tell.send((store.stats(), store.has_plain_segments())));
+            let (stats, has_plain) = told.recv_timeout(std::time::Duration::from_secs(60)).expect("nobody waits");
+            // It begins with a sync.
+            let stats = ChunkStoreStats { fsyncs: before.fsyncs, ..stats.unwrap() };
+            assert_eq!((stats, has_plain), (before, false));
+            n_told += 1;
+        });
+        assert_eq!(rebuilt.unwrap().chunks, 8);
+    });
+    assert!(n_told > 1);
+    put_all(&store, &[chunk(100, 5_000)]);
+    assert_eq!(store.stats().unwrap().n_chunks, 9);
+    assert_held(&store, &chunks);
 }

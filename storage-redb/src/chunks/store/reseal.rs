@@ -33,11 +33,6 @@ pub struct Resealed {
 const MAX_REMOVED: usize = 16_384;
 
 impl SegmentStore {
-    /// Whether there may be something for [`SegmentStore::reseal_step`] to do. Costs nothing.
-    pub fn has_plain_segments(&self) -> bool {
-        self.keyring.is_some() && lock(&self.writer).figures.sealed_from > 0
-    }
-
     /// Seals the chunks of one segment that was written before the store was encrypted, and removes it; `None` when
     /// there is nothing to do any more. Chunks can be put and read meanwhile. Needs as much space as the segment has
     /// live bytes.
