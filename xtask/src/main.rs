@@ -4,6 +4,7 @@ mod demo;
 mod dist;
 mod drift;
 mod emulate;
+mod image;
 mod plain_blake3;
 mod process;
 mod rules;
@@ -36,6 +37,8 @@ enum Verb {
     Fuzz(Fuzz),
     Dist(dist::Dist),
     Emulate(emulate::Emulate),
+    Image(image::Image),
+    Boot(image::Boot),
 }
 
 /// Takes one real dataset all the way between three nodes, and says what it measured.
@@ -113,7 +116,8 @@ struct Fuzz {
 
 fn main() -> ExitCode {
     let args: Args = argh::from_env();
-    let starts_nodes = matches!(args.verb, Verb::Demo(_) | Verb::Budget(_) | Verb::Emulate(_) | Verb::Test(_));
+    let starts_nodes =
+        matches!(args.verb, Verb::Demo(_) | Verb::Budget(_) | Verb::Emulate(_) | Verb::Test(_) | Verb::Boot(_));
     if starts_nodes && !supervise::is_supervised() {
         return supervise::supervise().unwrap_or_else(failed);
     }
@@ -131,6 +135,8 @@ fn main() -> ExitCode {
         Verb::Size(args) => size::run(args.crates, &args.target),
         Verb::Dist(args) => dist::run(&args),
         Verb::Emulate(args) => emulate::run(&args),
+        Verb::Image(args) => image::image(&args),
+        Verb::Boot(args) => image::boot(&args),
         Verb::Fuzz(args) => verify::fuzz(args.seconds, args.target.as_deref()),
     };
     result.map_or_else(failed, |()| ExitCode::SUCCESS)
