@@ -3,6 +3,7 @@
 //! Invariant: nothing depends on the machine that runs this, on the time, or on who runs it.
 
 pub mod build;
+pub mod check;
 mod contents;
 pub mod date;
 mod deb;
@@ -65,10 +66,13 @@ pub struct Dist {
     /// build once more, in another folder, and compare
     #[argh(switch)]
     twice: bool,
+    /// then install, run, upgrade and purge them in a tree of Debian, as root
+    #[argh(switch)]
+    check: bool,
 }
 
 /// Kinds of packages.
-struct Kinds(Vec<String>);
+pub struct Kinds(Vec<String>);
 
 impl Kinds {
     const ALL: [&str; 3] = ["deb", "tar", "oci"];
@@ -77,7 +81,8 @@ impl Kinds {
         Self(Self::ALL.map(str::to_owned).to_vec())
     }
 
-    fn has(&self, kind: &str) -> bool {
+    /// Whether it was asked for.
+    pub fn has(&self, kind: &str) -> bool {
         self.0.iter().any(|asked| asked == kind)
     }
 }
@@ -120,6 +125,21 @@ pub fn deb_name(target: Target) -> String {
     format!("bib_{VERSION}-{REVISION}_{target}.deb")
 }
 
+/// The folder that the tarball unpacks to.
+pub fn tarball_folder(target: Target) -> String {
+    format!("bib-{VERSION}-{}", target.triple())
+}
+
+/// The name of the tarball.
+pub fn tarball_name(target: Target) -> String {
+    format!("{}.tar.gz", tarball_folder(target))
+}
+
+/// The name of the image with all architectures.
+pub fn oci_name() -> String {
+    format!("bib-{VERSION}-oci.tar")
+}
+
 /// Makes what was asked for.
 pub fn run(args: &Dist) -> Result<()> {
     if args.set_up {
@@ -138,7 +158,7 @@ pub fn run(args: &Dist) -> Result<()> {
     let shared =
         if args.only.has("deb") || args.only.has("tar") { contents::shared(out.date)? } else { Tree::default() };
     let mut daemons = Vec::new();
-    for target in targets {
+    for target in targets.iter().copied() {
         let binaries = binaries(args, target)?;
         let (bib, bibd) = (elf::read(&binaries.bib, target)?, elf::read(&binaries.bibd, target)?);
         if args.only.has("deb") || args.only.has("tar") {
@@ -147,17 +167,18 @@ pub fn run(args: &Dist) -> Result<()> {
                 out.write(&deb_name(target), &deb(&files, target, out.date)?)?;
             }
             if args.only.has("tar") {
-                let name = format!("bib-{VERSION}-{}", target.triple());
-                out.write(&format!("{name}.tar.gz"), &tarball::archive(&name, &files, out.date)?)?;
+                let archive = tarball::archive(&tarball_folder(target), &files, out.date)?;
+                out.write(&tarball_name(target), &archive)?;
             }
         }
         daemons.push((target, bibd));
     }
     if args.only.has("oci") {
         let image = oci::Image { version: VERSION, date: out.date, roots: oci::Roots::of_this_machine()? };
-        out.write(&format!("bib-{VERSION}-oci.tar"), &oci::archive(&image, &daemons)?)?;
+        out.write(&oci_name(), &oci::archive(&image, &daemons)?)?;
     }
-    out.sums()
+    out.sums()?;
+    if args.check { check::run(&args.out, &targets, &args.only) } else { Ok(()) }
 }
 
 fn binaries(args: &Dist, target: Target) -> Result<Binaries> {

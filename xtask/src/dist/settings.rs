@@ -31,7 +31,6 @@ pub fn documented(defaults: &str) -> String {
 }
 
 /// The same with every value set, to try whether it is understood.
-#[cfg(test)]
 pub fn with_all_set(documented: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),

@@ -48,12 +48,20 @@ impl Target {
     }
 
     /// The program that runs its binaries on another machine; Debian has it in `qemu-user-static`.
-    #[allow(dead_code, reason = "for emulation")]
     pub fn qemu(self) -> &'static str {
         match self {
             Self::Arm64 => "qemu-aarch64-static",
             Self::Armhf => "qemu-arm-static",
             Self::Amd64 => "qemu-x86_64-static",
+        }
+    }
+
+    /// What a program of Rust that runs on it says its machine is.
+    pub fn rust_arch(self) -> &'static str {
+        match self {
+            Self::Arm64 => "aarch64",
+            Self::Armhf => "arm",
+            Self::Amd64 => "x86_64",
         }
     }
 
