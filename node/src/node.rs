@@ -67,6 +67,9 @@ pub enum NodeError {
     /// What is stored is encrypted and its keys are lost.
     #[error("what this node stores is encrypted, and its keys `{}` are absent", .0.display())]
     KeysLost(PathBuf),
+    /// What is stored was encrypted, and something plain is in its place.
+    #[error("`{}` is not encrypted, and that of this node was: it is of another node, or older", .0.display())]
+    PlainStore(PathBuf),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,6 +98,11 @@ impl NodeError {
             Self::KeysLost(_) => {
                 "put a copy of that file in its place (`store.keys.copy` beside it is one); shares of \
                                    the key do not replace it"
+                    .to_owned()
+            }
+            Self::PlainStore(_) => {
+                "put this node's own file back, or `bib admin restore` a backup; to take what is there over all the \
+                 same, and encrypt it, remove `keys/sealed`"
                     .to_owned()
             }
             Self::Socket(error) => error.hint(),
@@ -281,6 +289,7 @@ impl NodeBuilder {
         drop(opening);
         if let Some(keys) = &keys {
             keys.vault.mend_copy();
+            keys.vault.note_sealed();
         }
         let figures = store.stores().chunks().stats()?;
         log::info!(chunks = figures.n_chunks, stored_bytes = figures.stored_bytes; "store");
@@ -377,6 +386,11 @@ pub(crate) fn keys(
             vault
         }
     };
+    if vault.has_sealed()
+        && let Some(plain) = Store::plain_in(data_dir, budget)
+    {
+        return Err(NodeError::PlainStore(plain));
+    }
     let keyring = Arc::new(vault.keyring()?);
     let figures = vault.figures();
     log::info!(

@@ -7,7 +7,7 @@
 //! own. After a failed commit the store takes no more writes, and says why.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,8 @@ use bib_core::catalog::access::AccessCache;
 use bib_core::catalog::context::{ContextError, op_context};
 use bib_core::chunk::{Chunk, ChunkError};
 use bib_core::command::{Applied, Command, Origin};
+use bib_core::limits::COLLECT_STEP;
+use bib_core::machine::collect::hidden::each_pin;
 use bib_core::port::{Catalog, CatalogRead, CatalogTxn, ChunkStore, KeyRange, Lease, Order, StoreError, Table, Visit};
 use bib_core::wire::message::ChunkData;
 use bib_storage_redb::chunks::Resealed;
@@ -40,6 +42,8 @@ pub(crate) const SEGMENTS: &str = "segments";
 
 /// Name of the catalog in the data directory.
 const CATALOG: &str = "catalog.redb";
+/// The index of the chunk store, among the segments.
+const INDEX: &str = "index.redb";
 /// Name of the file that says that the catalog was lost: what is in the chunk store may be in use then, and nobody knows.
 const LOST: &str = "catalog.lost";
 
@@ -51,6 +55,22 @@ pub fn has_lost_catalog(data_dir: &Path) -> bool {
 fn has_segments(data_dir: &Path) -> bool {
     let files = std::fs::read_dir(data_dir.join(SEGMENTS)).into_iter().flatten().flatten();
     files.into_iter().any(|file| file.path().extension().is_some_and(|end| end == "seg"))
+}
+
+/// Whether the catalog says of any content that all of it is here.
+fn names_content_here(catalog: &RedbCatalog) -> Result<bool, StoreError> {
+    let read = catalog.begin_read()?;
+    let mut after = None;
+    loop {
+        let (mut n, mut is_here) = (0, false);
+        each_pin(read.as_ref(), after, &mut |manifest, pin| {
+            (n, after) = (n + 1, Some(manifest));
+            is_here |= pin.is_here;
+        })?;
+        if is_here || n < COLLECT_STEP {
+            return Ok(is_here);
+        }
+    }
 }
 
 fn note_lost_catalog(data_dir: &Path) -> Result<(), StoreError> {
@@ -170,6 +190,22 @@ impl Store {
         sealed(SegmentStore::open(Box::new(Folder::new(segments)?), budget.index_cache, new_seed()?).map(drop))
     }
 
+    /// The catalog or the index in a data directory, where one is there that opens without keys.
+    pub fn plain_in(data_dir: &Path, budget: &Budget) -> Option<PathBuf> {
+        let (catalog, segments) = (data_dir.join(CATALOG), data_dir.join(SEGMENTS));
+        let index = segments.join(INDEX);
+        // What does not open at all is looked at when it is opened for good.
+        let opened = || RedbCatalog::open(&Folder::new(data_dir.to_owned())?, budget.catalog_cache);
+        if catalog.exists() && opened().is_ok() {
+            return Some(catalog);
+        }
+        if !index.exists() {
+            return None;
+        }
+        let looked = || SegmentStore::has_plain_index(&Folder::new(segments)?, budget.index_cache);
+        looked().unwrap_or(false).then_some(index)
+    }
+
     /// Opens the store in a data directory, which is locked for this process, and starts its thread. It is encrypted
     /// where there is a keyring.
     ///
@@ -187,7 +223,16 @@ impl Store {
         if is_lost {
             note_lost_catalog(data_dir)?;
         }
+        let had_catalog = data_dir.join(CATALOG).exists();
         let catalog = RedbCatalog::open_with(&folder, budget.catalog_cache, keyring.clone())?;
+        let is_empty = !has_segments(data_dir) && !data_dir.join(SEGMENTS).join(INDEX).exists();
+        if had_catalog && is_empty && names_content_here(&catalog)? {
+            return Err(StoreError::Corrupt(format!(
+                "`{}` is empty, and the catalog says that content is here: mount it, or put it back. If it is lost, \
+                 `bib admin rebuild --offline` begins without it, and peers give the content again",
+                data_dir.join(SEGMENTS).display()
+            )));
+        }
         let seed = new_seed()?;
         let segments = Folder::new(data_dir.join(SEGMENTS))?;
         let chunks = SegmentStore::open_with(Box::new(segments), budget.index_cache, seed, Bounds::default(), keyring)?;

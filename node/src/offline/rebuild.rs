@@ -35,6 +35,10 @@ pub struct RebuildArgs {
 
 pub(super) fn run(idle: &Idle, (encrypt, budget): (bool, &Budget), streams: &mut Streams<'_>) -> Result<(), Failure> {
     let dir = idle.dir().join(SEGMENTS);
+    // A node that has lost its segments begins without them.
+    if !dir.exists() && idle.dir().join("catalog.redb").is_file() {
+        std::fs::create_dir(&dir).map_err(|error| refused(&dir, &error))?;
+    }
     if !dir.is_dir() {
         let message = format!("`{}` has no chunk store", idle.dir().display());
         return Err(

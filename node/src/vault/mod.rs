@@ -41,6 +41,9 @@ const FOLDER: &str = "keys";
 const NAME: &str = "store.keys";
 /// The same bytes once more: cards lose a block now and then, and these 500 bytes are worth all others.
 const COPY: &str = "store.keys.copy";
+/// Says that catalog and index are sealed; another file, since the keys are not written for it.
+const SEALED: &str = "sealed";
+const SEALED_TEXT: &str = "The catalog and the index of this node are encrypted. While this file is here, bibd takes no plain one in their place.\n";
 const UNFINISHED: &str = "store.keys.new";
 /// What the box of the KEK is for.
 const INFO: &str = "bib/keys/1";
@@ -294,6 +297,28 @@ impl Vault {
         if let Err(error) = mended {
             log::warn!(error:% = error; "the copy of the keys was not looked at");
         }
+    }
+
+    /// Notes that catalog and index are sealed with these keys, so that a plain one in their place is somebody else's.
+    pub fn note_sealed(&self) {
+        let note = self.data_dir.join(FOLDER).join(SEALED);
+        if note.exists() {
+            return;
+        }
+        let written = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&note)?;
+            file.write_all(SEALED_TEXT.as_bytes())?;
+            file.sync_all()?;
+            File::open(self.data_dir.join(FOLDER))?.sync_all()
+        };
+        if let Err(error) = written() {
+            log::warn!(error:% = error; "it could not be noted that the stores are sealed");
+        }
+    }
+
+    /// Whether catalog and index were sealed when they were opened last.
+    pub fn has_sealed(&self) -> bool {
+        self.data_dir.join(FOLDER).join(SEALED).exists()
     }
 
     fn body(&self) -> MutexGuard<'_, Body> {

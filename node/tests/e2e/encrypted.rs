@@ -228,6 +228,32 @@ fn other_identity_and_keys_that_are_absent_or_switched_off_are_refused_and_chang
 }
 
 #[test]
+fn plain_catalog_or_index_in_the_place_of_a_sealed_one_is_refused() -> Result<()> {
+    let mut one = One::configured(ENCRYPTED)?;
+    let file = write(&one.home, "f", "content")?;
+    publish(&one.home, &file, "t/f")?;
+    ensure(one.node.stop()?.success(), || "it stops".to_owned())?;
+    let other = One::start()?;
+    let plain = &other.home;
+    publish(plain, &write(plain, "g", "other content")?, "t/g")?;
+    ensure(other.node.stop()?.success(), || "it stops".to_owned())?;
+    for name in ["catalog.redb", "segments/index.redb"] {
+        let (own, aside) = (one.home.data_dir().join(name), one.home.work("aside"));
+        fs::rename(&own, &aside).during("move a file away")?;
+        fs::copy(plain.data_dir().join(name), &own).during("put another one in place")?;
+        // It is no other one after the first attempt.
+        for _ in 0..2 {
+            let said = does_not_start(&one.home)?;
+            let is_named = said.contains(name) && said.contains("is not encrypted");
+            ensure(is_named && said.contains("keys/sealed"), || said.clone())?;
+        }
+        fs::rename(&aside, &own).during("put it back")?;
+    }
+    one.node = one.home.start()?;
+    same::file(&file, &get(&one.home, "t/f", "out")?)
+}
+
+#[test]
 fn keys_that_have_sealed_nothing_do_not_hold_up_a_plain_node() -> Result<()> {
     let mut one = One::start()?;
     let file = write(&one.home, "f", "content")?;

@@ -264,6 +264,38 @@ fn catalog_that_was_lost_comes_again_from_a_peer() -> Result<()> {
 }
 
 #[test]
+fn segments_that_are_away_are_missed_before_anything_is_written_in_their_place() -> Result<()> {
+    let mut one = One::start()?;
+    let file = one.home.work("noise.bin");
+    generate::noise(&file, 1 << 20, 7)?;
+    publish(&one.home, &file, "t/noise")?;
+    one.node.stop()?;
+    let (segments, away) = (one.home.data_dir().join("segments"), one.home.work("away"));
+    std::fs::rename(&segments, &away).during("take the segments away")?;
+    for has_folder in [false, true] {
+        if has_folder {
+            std::fs::create_dir(&segments).during("make a mount point")?;
+        }
+        let Err(Failure(why)) = one.home.start() else { return Err("it starts without its segments".into()) };
+        ensure(why.contains("is empty") && why.contains("rebuild --offline"), || why.clone())?;
+        let n_files = std::fs::read_dir(&segments).map_or(0, Iterator::count);
+        ensure(n_files == 0, || format!("{n_files} files were made"))?;
+    }
+    std::fs::remove_dir(&segments).during("remove the mount point")?;
+    std::fs::rename(&away, &segments).during("bring the segments back")?;
+    one.node = one.home.start()?;
+    same::file(&file, &get(&one.home, "t/noise", "out")?)?;
+    // They are lost for good.
+    one.node.stop()?;
+    std::fs::remove_dir_all(&segments).during("lose the segments")?;
+    let mut rebuild = one.home.bibd();
+    let ran = rebuild.arg("rebuild").output().during("run bibd")?;
+    ensure(ran.status.success(), || format!("{ran:?}"))?;
+    one.node = one.home.start()?;
+    publish(&one.home, &file, "t/again").map(drop)
+}
+
+#[test]
 fn index_that_was_lost_is_made_again_from_the_segments() -> Result<()> {
     let one = One::start()?;
     let file = one.home.work("noise.bin");

@@ -223,6 +223,21 @@ impl SegmentStore {
         Self::open_with(disk, cache_bytes, seed, bounds, None)
     }
 
+    /// Whether there is an index that opens without keys. It is not changed, and the segments are not looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be used.
+    pub fn has_plain_index(disk: &dyn Disk, cache_bytes: usize) -> Result<bool, StoreError> {
+        if !disk.list()?.iter().any(|name| name == INDEX) {
+            return Ok(false);
+        }
+        match Index::open(disk, cache_bytes, [0; 16], limits::MAX_RECENT_ENTRIES, None, (0, 0)) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Sealed(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The same, sealed where there is a keyring. When a plain store is opened with one for the first time, its index is
     /// made anew with keyed hashes, for which there must be as much space as it takes; killed meanwhile, it is as before.
     ///
