@@ -32,6 +32,9 @@ use crate::render::{human, json as as_json};
 use crate::semver_bump::{Bump, next};
 use crate::walk::{Measured, Source};
 
+/// How often others may be faster with the same dataset or number: each time one of them has published.
+const MAX_LOST: u32 = 32;
+
 /// publish a file, a folder or stdin as a version of a dataset
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(
@@ -121,28 +124,7 @@ pub(crate) fn run(ctx: &Context, args: &PublishArgs) -> Result<()> {
 
     let mut client = Client::open_as(ctx, Some(&signer))?;
     let topic = check_topic(&mut client, &reference)?;
-    let existing = dataset::find(&mut client, &reference)?;
-    if let Some(found) = &existing
-        && matches!(found.dataset.status, DatasetStatus::Archived | DatasetStatus::Deleted)
-    {
-        return Err(CliError::new(ErrorCode::Archived, format!("the dataset `{}` takes no new versions", found.path))
-            .hint("publish under another name"));
-    }
-    let latest = existing.as_ref().and_then(|found| found.latest.as_ref());
-    let number = match wanted {
-        Some(number) => {
-            if existing.is_some() && is_taken(&mut client, &reference, &number)? {
-                return Err(CliError::new(
-                    ErrorCode::Exists,
-                    format!("version {number} of `{reference}` is there already"),
-                )
-                .hint("leave `--version` away to take the next number"));
-            }
-            number
-        }
-        None => next_number(&mut client, &reference, existing.is_some(), latest, args.bump.unwrap_or_default())?,
-    };
-
+    let mut plan = Plan::make(&mut client, &reference, wanted.as_ref(), args)?;
     let measured = source.measure(|text| ctx.ui.warn(text))?;
     if measured.is_some_and(|measured| measured.files == 0 && measured.empty_dirs == 0) {
         return Err(
@@ -152,57 +134,46 @@ pub(crate) fn run(ctx: &Context, args: &PublishArgs) -> Result<()> {
     if args.in_place {
         check_files(&mut client, &source)?;
     }
-    let existing_id = existing.as_ref().map(|found| found.dataset.id);
+    let existing_id = plan.existing.as_ref().map(|found| found.dataset.id);
     let (staged, elapsed) = upload(ctx, &mut client, &source, args.in_place, existing_id, measured)?;
 
     let path_text = format!("{}/{}", reference.topic, reference.dataset);
-    if let Some(latest) = latest
-        && latest.manifest == staged.manifest
-        && !args.force
-    {
-        return unchanged(ctx, &path_text, latest, &staged);
-    }
-
-    let mut chain = Chain::after(&mut client, &signer, Some(topic.id), ContextFor::Content(topic.id))?;
-    let tags: BTreeSet<String> =
-        if args.tag.is_empty() { package.keywords.into_iter().collect() } else { args.tag.iter().cloned().collect() };
-    let dataset = match &existing {
-        None => {
-            let fields = FieldChanges {
-                description: package.description,
-                tags: (!tags.is_empty()).then_some(tags),
-                metadata: None,
-                schema: None,
-            };
-            DatasetId::from(chain.push(Body::CreateDataset { name: reference.dataset.name.clone(), fields })?)
+    let mut n_lost = 0;
+    let (id, dataset, number) = loop {
+        if let Some(latest) = plan.latest()
+            && latest.manifest == staged.manifest
+            && !args.force
+        {
+            return unchanged(ctx, &path_text, latest, &staged);
         }
-        Some(found) => {
-            // Labels are added; taking one away is an update of the dataset, not a publication.
-            let all: BTreeSet<String> = found.dataset.tags.iter().cloned().chain(args.tag.iter().cloned()).collect();
-            if all != found.dataset.tags {
-                let fields = FieldChanges { tags: Some(all), ..FieldChanges::default() };
-                chain.push(Body::UpdateDataset { dataset: found.dataset.id, fields })?;
+        let mut chain = Chain::after(&mut client, &signer, Some(topic.id), ContextFor::Content(topic.id))?;
+        let dataset = dataset_for(&mut chain, &plan, &reference, args, &package)?;
+        let version = NewVersion {
+            dataset,
+            semver: plan.number.clone(),
+            previous: plan.latest().map(|latest| latest.id),
+            message: args.message.clone(),
+            manifest: staged.manifest,
+            content: staged.content,
+            size: staged.size,
+            n_files: staged.n_files,
+            format: args.format.unwrap_or_else(|| format_of(&source)),
+            schema: schema.clone(),
+            row_count: None,
+            license: args.license.clone().or_else(|| package.license.clone()),
+            source_url: args.source.clone().or_else(|| package.source.clone()),
+        };
+        let id = VersionId::from(chain.push(Body::PublishVersion(version))?);
+        match chain.submit(&mut client) {
+            Ok(()) => break (id, dataset, plan.number),
+            // Somebody else was faster: none of these operations was taken, and what was sent is kept for the next ones.
+            Err(error) if error.code() == Some(ErrorCode::Exists) && n_lost < MAX_LOST => {
+                n_lost += 1;
+                plan = Plan::make(&mut client, &reference, wanted.as_ref(), args)?;
             }
-            found.dataset.id
+            Err(error) => return Err(error),
         }
     };
-    let version = NewVersion {
-        dataset,
-        semver: number.clone(),
-        previous: latest.map(|latest| latest.id),
-        message: args.message.clone(),
-        manifest: staged.manifest,
-        content: staged.content,
-        size: staged.size,
-        n_files: staged.n_files,
-        format: args.format.unwrap_or_else(|| format_of(&source)),
-        schema,
-        row_count: None,
-        license: args.license.clone().or(package.license),
-        source_url: args.source.clone().or(package.source),
-    };
-    let id = VersionId::from(chain.push(Body::PublishVersion(version))?);
-    chain.submit(&mut client)?;
 
     let reference = format!("{path_text}@{number}");
     if ctx.ui.is_json() {
@@ -228,6 +199,68 @@ pub(crate) fn run(ctx: &Context, args: &PublishArgs) -> Result<()> {
         ctx.ui.note(&format!("in place {} stay in their files", human::size(staged.referenced_bytes)));
     }
     Ok(())
+}
+
+/// What a publication meets.
+struct Plan {
+    existing: Option<dataset::Found>,
+    number: Semver,
+}
+
+impl Plan {
+    fn make(client: &mut Client, reference: &Reference, wanted: Option<&Semver>, args: &PublishArgs) -> Result<Self> {
+        let existing = dataset::find(client, reference)?;
+        if let Some(found) = &existing
+            && matches!(found.dataset.status, DatasetStatus::Archived | DatasetStatus::Deleted)
+        {
+            let message = format!("the dataset `{}` takes no new versions", found.path);
+            return Err(CliError::new(ErrorCode::Archived, message).hint("publish under another name"));
+        }
+        let latest = existing.as_ref().and_then(|found| found.latest.as_ref());
+        let number = match wanted {
+            Some(number) if existing.is_some() && is_taken(client, reference, number)? => {
+                let message = format!("version {number} of `{reference}` is there already");
+                return Err(
+                    CliError::new(ErrorCode::Exists, message).hint("leave `--version` away to take the next number")
+                );
+            }
+            Some(number) => number.clone(),
+            None => next_number(client, reference, existing.is_some(), latest, args.bump.unwrap_or_default())?,
+        };
+        Ok(Self { existing, number })
+    }
+
+    fn latest(&self) -> Option<&Version> {
+        self.existing.as_ref().and_then(|found| found.latest.as_ref())
+    }
+}
+
+/// The dataset of a version, made or given labels where that is needed.
+fn dataset_for(
+    chain: &mut Chain<'_>,
+    plan: &Plan,
+    reference: &Reference,
+    args: &PublishArgs,
+    package: &DataPackage,
+) -> Result<DatasetId> {
+    let Some(found) = &plan.existing else {
+        let tags: BTreeSet<String> =
+            if args.tag.is_empty() { &package.keywords } else { &args.tag }.iter().cloned().collect();
+        let fields = FieldChanges {
+            description: package.description.clone(),
+            tags: (!tags.is_empty()).then_some(tags),
+            metadata: None,
+            schema: None,
+        };
+        return chain.push(Body::CreateDataset { name: reference.dataset.name.clone(), fields }).map(DatasetId::from);
+    };
+    // Labels are added; taking one away is an update of the dataset, not a publication.
+    let all: BTreeSet<String> = found.dataset.tags.iter().cloned().chain(args.tag.iter().cloned()).collect();
+    if all != found.dataset.tags {
+        let fields = FieldChanges { tags: Some(all), ..FieldChanges::default() };
+        chain.push(Body::UpdateDataset { dataset: found.dataset.id, fields })?;
+    }
+    Ok(found.dataset.id)
 }
 
 /// The reference without version and path; `topic/` takes its name from the package or the file.

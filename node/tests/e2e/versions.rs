@@ -1,9 +1,12 @@
 //! Versions of a dataset, on the node that makes them and on another.
 
+use std::process::Stdio;
+
 use bib_benches::failure::During;
+use bib_benches::lab::Running;
 use bib_benches::{Result, generate, same};
 
-use crate::world::{Two, ensure, get, publish, refused, sees, write};
+use crate::world::{One, PATIENCE, Two, ensure, get, publish, refused, sees, write};
 
 #[test]
 fn unchanged_input_makes_no_version() -> Result<()> {
@@ -94,4 +97,27 @@ fn third_node_hears_of_it_through_the_second_and_fetches_from_there() -> Result<
     c.bib(["peer", "connect", &crate::world::address(&two.b)?])?;
     sees(&c, "t/noise@1.0.0")?;
     same::file(&file, &get(&c, "t/noise", "out")?)
+}
+
+#[test]
+fn publications_of_one_dataset_at_once_each_become_a_version() -> Result<()> {
+    let one = One::start()?;
+    let n_publishers = 6;
+    for round in 1..=2 {
+        let mut publishing = Vec::new();
+        for n in 0..n_publishers {
+            let name = format!("{round}-{n}");
+            write(&one.home, &name, format!("content {name}"))?;
+            let mut command = one.home.bib_command(["publish", &name, "t/same", "--quiet"]);
+            publishing.push(Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()))?);
+        }
+        for mut running in publishing {
+            let (status, _) = running.ended(PATIENCE)?.ok_or("bib publish hangs")?;
+            ensure(status.success(), || format!("round {round}: {status}"))?;
+        }
+        for n in 0..round * n_publishers {
+            sees(&one.home, &format!("t/same@1.0.{n}"))?;
+        }
+    }
+    Ok(())
 }
