@@ -74,7 +74,8 @@ pub fn all(targets: &[Target]) -> Result<()> {
 
 fn unit_tests(toolchain: &Toolchain, target: Target) -> Result<()> {
     let mut command = build::cargo(toolchain, "test", target, Profile::Emulated, &build::build_dir()?)?;
-    command.arg("--quiet").args(TESTED.iter().flat_map(|package| ["-p", package]));
+    // The examples in the documentation would be compiled by the rustdoc of this machine.
+    command.args(["--quiet", "--lib", "--tests"]).args(TESTED.iter().flat_map(|package| ["-p", package]));
     let runner = format!("CARGO_TARGET_{}_RUNNER", target.triple().replace('-', "_").to_uppercase());
     command.env(runner, target.qemu());
     step(&format!("unit tests of {} on {target}", TESTED.join(" and ")), &mut command)
