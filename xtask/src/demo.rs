@@ -292,7 +292,7 @@ impl<'c> Story<'c> {
 }
 
 /// Whether a node knows a version; its reference.
-fn listed(home: &Home, reference: &str) -> Result<Option<String>> {
+pub fn listed(home: &Home, reference: &str) -> Result<Option<String>> {
     let ran = home.run(["dataset", "show", reference, "--json"])?;
     match ran.code {
         Some(0) => Ok(Some(reference.to_owned())),
@@ -302,7 +302,7 @@ fn listed(home: &Home, reference: &str) -> Result<Option<String>> {
 }
 
 /// An address of a node on loopback.
-fn address(home: &Home) -> Result<String> {
+pub fn address(home: &Home) -> Result<String> {
     let status = home.json(["status"])?;
     let addresses = status["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let loopback = addresses.into_iter().find(|address| address.starts_with("/ip4/127.0.0.1/tcp/"));

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: time. An emulator is slow in its own ways; what is counted is bytes and results.
 
+mod count;
 mod set_up;
 
 use std::path::{Path, PathBuf};
@@ -42,11 +43,22 @@ pub struct Emulate {
     /// play with the programs in `<folder>/<triple>/`, such as those that ship, instead of building some; no unit tests then
     #[argh(option)]
     binaries: Option<PathBuf>,
+    /// count instructions of release builds instead, also of amd64 for comparison
+    #[argh(switch)]
+    count: bool,
 }
 
 /// Runs what was asked for.
 pub fn run(args: &Emulate) -> Result<()> {
-    let targets = if args.target.is_empty() { BOARDS.to_vec() } else { args.target.clone() };
+    let every = if args.count { Target::ALL.to_vec() } else { BOARDS.to_vec() };
+    let targets = if args.target.is_empty() { every } else { args.target.clone() };
+    if args.count {
+        let toolchain = Toolchain::find(&targets)?;
+        return count::run(&targets, &native()?, |target| match &args.binaries {
+            Some(folder) => Ok(Binaries::in_folder(&folder.join(target.triple()))),
+            None => build::binaries(&toolchain, target, Profile::Release),
+        });
+    }
     match &args.binaries {
         Some(folder) => {
             set_up::emulators(&targets)?;
@@ -83,8 +95,7 @@ fn unit_tests(toolchain: &Toolchain, target: Target) -> Result<()> {
 
 /// Plays the story with each target as the one that publishes and as the one that fetches, is killed and goes on.
 fn play(targets: &[Target], binaries: impl Fn(Target) -> Result<Binaries>) -> Result<()> {
-    step("binaries", cargo().args(["build", "--locked", "--quiet", "-p", "bib-node", "-p", "bib-cli"]))?;
-    let native = Programs::in_dir(&target_dir()?.join("debug"))?;
+    let native = native()?;
     let mut emulated = Vec::new();
     for target in targets {
         emulated.push((*target, wrapped(*target, &binaries(*target)?)?));
@@ -98,6 +109,12 @@ fn play(targets: &[Target], binaries: impl Fn(Target) -> Result<Binaries>) -> Re
         one(Cast { programs: [native.clone(), others.clone(), programs.clone()], ..cast(&native) })?;
     }
     Ok(())
+}
+
+/// Programs of this machine.
+fn native() -> Result<Programs> {
+    step("binaries", cargo().args(["build", "--locked", "--quiet", "-p", "bib-node", "-p", "bib-cli"]))?;
+    Programs::in_dir(&target_dir()?.join("debug"))
 }
 
 fn cast(programs: &Programs) -> Cast {
