@@ -122,11 +122,7 @@ impl Counted {
         for (name, program) in binaries.named() {
             let program = program.canonicalize().during(program.display())?;
             let out = format!("{}/{name}.$$", counts.display());
-            let line = format!(
-                "exec {emulator} -plugin {},out=\"{out}\" {} \"$@\"",
-                quoted(&plugin),
-                quoted(&program)
-            );
+            let line = format!("exec {emulator} -plugin {},out=\"{out}\" {} \"$@\"", quoted(&plugin), quoted(&program));
             write_script(&dir.join(name), &line)?;
         }
         Ok(Self { programs: Programs::in_dir(&dir)?, counts })
