@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bib_core::api::event::Fetched;
 use bib_core::api::{ErrorCode, Event, Failure};
+use bib_core::catalog::record;
 use bib_core::command::Command;
 use bib_core::id::ChunkId;
 use bib_core::limits::{CONTENT_STEP, MAX_CHUNK_LEN, MAX_WANTED_RANGES};
@@ -57,9 +58,10 @@ impl<'a> Source<'a> {
         Self { ctx, version, part, stage: Stage::Begin }
     }
 
-    fn fetch(&self, wanted: Wanted, order: AskOrder) -> Result<Handle> {
-        if self.ctx.network.view.borrow().connected().next().is_none() {
-            return Err(of_stall(StallReason::NoProvider));
+    async fn fetch(&self, wanted: Wanted, order: AskOrder) -> Result<Handle> {
+        let has_peers = self.ctx.network.view.borrow().connected().next().is_some();
+        if !has_peers {
+            return Err(self.stalled(StallReason::NoProvider).await);
         }
         Ok(self.ctx.fetches.start(self.ctx, self.version, wanted, order))
     }
@@ -72,9 +74,9 @@ impl<'a> Source<'a> {
                 self.stage = match &self.part {
                     // All of it: whoever fetches it already is joined.
                     Part::Files(None, patterns) if patterns.is_all() => {
-                        Stage::Content(self.fetch(Wanted::All, AskOrder::Sequential)?)
+                        Stage::Content(self.fetch(Wanted::All, AskOrder::Sequential).await?)
                     }
-                    _ => Stage::Entries(self.fetch(Wanted::Entries, AskOrder::Sequential)?),
+                    _ => Stage::Entries(self.fetch(Wanted::Entries, AskOrder::Sequential).await?),
                 };
                 Ok(())
             }
@@ -83,7 +85,7 @@ impl<'a> Source<'a> {
                     None => Stage::Entries(handle),
                     Some(_) => match self.ranges().await? {
                         None => Stage::End,
-                        Some(ranges) => Stage::Content(self.fetch(Wanted::Ranges(ranges), AskOrder::Sequential)?),
+                        Some(ranges) => Stage::Content(self.fetch(Wanted::Ranges(ranges), AskOrder::Sequential).await?),
                     },
                 };
                 Ok(())
@@ -113,6 +115,20 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
+    /// Why nothing more comes: that nobody has what was deleted meanwhile is no matter of peers.
+    async fn stalled(&self, reason: StallReason) -> Failure {
+        let id = self.version.id;
+        let is_gone = self.ctx.store.read(move |read| record::version(read, &id).map(|found| found.is_none())).await;
+        if is_gone.unwrap_or(false) {
+            return Failure::new(
+                ErrorCode::NotFound,
+                "the version was deleted while it was read, and its content is gone",
+            )
+            .hinted("what is deleted stays for `gc.min_age` unless `bib admin gc --min-age` says less");
+        }
+        of_stall(reason)
+    }
+
     /// One piece of news of a fetch; its figures when it is done.
     async fn wait(&self, handle: &mut Handle, out: &Output) -> Result<Option<FetchStats>> {
         match handle.next().await {
@@ -120,7 +136,7 @@ impl<'a> Source<'a> {
                 out.try_event(Event::Progress(progress));
                 Ok(None)
             }
-            Update::Stalled(reason) => Err(of_stall(reason)),
+            Update::Stalled(reason) => Err(self.stalled(reason).await),
             Update::Failed(failure) => Err(failure),
             Update::Done(stats) => Ok(Some(stats)),
         }

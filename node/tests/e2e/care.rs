@@ -105,6 +105,23 @@ fn catalog_that_is_not_what_was_signed_changes_nothing_but_a_word() -> Result<()
 }
 
 #[test]
+fn reader_whose_dataset_is_deleted_and_collected_meanwhile_hears_of_that() -> Result<()> {
+    let one = One::start()?;
+    publish(&one.home, &noise(&one.home, "f.bin", 64 * MIB, 8)?, "t/gone")?;
+    let mut command = one.home.bib_command(["cat", "t/gone"]);
+    let mut reading = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().during("run bib")?;
+    let mut out = reading.stdout.take().ok_or("bib has a stdout")?;
+    std::io::Read::read_exact(&mut out, &mut [0; 4_096]).during("read the beginning")?;
+    one.home.bib(["dataset", "delete", "t/gone", "--yes"])?;
+    gc(&one.home)?;
+    let rest = std::io::copy(&mut out, &mut std::io::sink()).during("read the rest")?;
+    let ended = reading.wait_with_output().during("wait for bib")?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    ensure(rest < 64 * MIB - 4_096, || "nothing held it up".to_owned())?;
+    ensure(ended.status.code() == Some(3) && said.contains("deleted while it was read"), || said)
+}
+
+#[test]
 fn deleted_dataset_gives_its_bytes_back_while_others_are_published_fetched_and_read() -> Result<()> {
     let two = Two::start()?;
     let (a, b) = (&two.a, &two.b);

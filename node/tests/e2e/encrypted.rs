@@ -142,6 +142,29 @@ fn node_that_has_data_seals_it_when_it_is_told_to_and_survives_being_killed_mean
 }
 
 #[test]
+fn sealing_what_is_stored_leaves_the_space_that_is_to_stay_free() -> Result<()> {
+    let mut one = One::start()?;
+    let file = write(&one.home, "f", "content")?;
+    publish(&one.home, &file, "t/f")?;
+    ensure(one.node.stop()?.success(), || "it stops".to_owned())?;
+    one.home.configure(&format!("{ENCRYPTED}\nstorage.min_free = \"1000000GiB\""))?;
+    one.node = one.home.start()?;
+    until("it says what it lacks", PATIENCE, || {
+        Ok(fs::read_to_string(one.home.log()).during("read the log")?.contains("no space to seal").then_some(()))
+    })?;
+    let status = one.home.json(["status"])?;
+    ensure(status["keys"]["partly_plain"] == true, || status.to_string())?;
+    same::file(&file, &get(&one.home, "t/f", "meanwhile")?)?;
+    ensure(one.node.stop()?.success(), || "it stops".to_owned())?;
+    one.home.configure(ENCRYPTED)?;
+    one.node = one.home.start()?;
+    until("all is sealed", PATIENCE, || {
+        let status = one.home.json(["status"])?;
+        Ok((status["keys"]["partly_plain"] == false).then_some(()))
+    })
+}
+
+#[test]
 fn encrypted_and_plain_nodes_exchange_content_as_all_do() -> Result<()> {
     let one = One::configured(ENCRYPTED)?;
     let b = one.lab.home("b")?;
