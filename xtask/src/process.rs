@@ -25,6 +25,12 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Whether a program is in PATH.
+pub fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 /// Runs a step with its output shown.
 pub fn step(name: &str, command: &mut Command) -> Result<()> {
     eprintln!("── {name}");

@@ -14,10 +14,10 @@ use bib_benches::{Failure, Result};
 
 use super::target::Target;
 use super::{Kinds, VERSION, deb_name, oci_name, settings, tarball_folder, tarball_name, unit};
-use crate::process::{output, step, target_dir};
+use crate::process::{is_there, output, step, target_dir};
 
 /// What is run, with the package of Debian that has it.
-const TOOLS: [(&str, &str); 13] = [
+pub const TOOLS: [(&str, &str); 13] = [
     ("bash", "bash"),
     ("dpkg-deb", "dpkg"),
     ("fish", "fish"),
@@ -84,11 +84,6 @@ fn tools() -> Result<()> {
     }
     let missing: Vec<&str> = missing.into_iter().collect();
     Err(Failure(format!("this needs tools that are not there: apt-get install {}", missing.join(" "))))
-}
-
-fn is_there(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
 }
 
 /// The least of Debian, as an archive that is kept for the next time.

@@ -81,6 +81,11 @@ impl Kinds {
         Self(Self::ALL.map(str::to_owned).to_vec())
     }
 
+    /// One of them.
+    pub fn only(kind: &str) -> Self {
+        Self(vec![kind.to_owned()])
+    }
+
     /// Whether it was asked for.
     pub fn has(&self, kind: &str) -> bool {
         self.0.iter().any(|asked| asked == kind)
@@ -153,32 +158,37 @@ pub fn run(args: &Dist) -> Result<()> {
         }
         return Err(Failure("name a target, such as `--target arm64`, or `--all`".to_owned()));
     }
-    let out = Out { dir: &args.out, date: date::of_sources()? };
+    let built = targets.iter().map(|target| Ok((*target, binaries(args, *target)?))).collect::<Result<Vec<_>>>()?;
+    pack(&args.out, &built, &args.only)?;
+    if args.check { check::run(&args.out, &targets, &args.only) } else { Ok(()) }
+}
+
+/// Makes packages of programs, in a folder.
+pub fn pack(dir: &Path, built: &[(Target, Binaries)], kinds: &Kinds) -> Result<()> {
+    let out = Out { dir, date: date::of_sources()? };
     std::fs::create_dir_all(out.dir).during(format!("make {}", out.dir.display()))?;
-    let shared =
-        if args.only.has("deb") || args.only.has("tar") { contents::shared(out.date)? } else { Tree::default() };
+    let shared = if kinds.has("deb") || kinds.has("tar") { contents::shared(out.date)? } else { Tree::default() };
     let mut daemons = Vec::new();
-    for target in targets.iter().copied() {
-        let binaries = binaries(args, target)?;
+    for (target, binaries) in built {
+        let target = *target;
         let (bib, bibd) = (elf::read(&binaries.bib, target)?, elf::read(&binaries.bibd, target)?);
-        if args.only.has("deb") || args.only.has("tar") {
+        if kinds.has("deb") || kinds.has("tar") {
             let files = contents::of_target(&shared, target, &bib, &bibd)?;
-            if args.only.has("deb") {
+            if kinds.has("deb") {
                 out.write(&deb_name(target), &deb(&files, target, out.date)?)?;
             }
-            if args.only.has("tar") {
+            if kinds.has("tar") {
                 let archive = tarball::archive(&tarball_folder(target), &files, out.date)?;
                 out.write(&tarball_name(target), &archive)?;
             }
         }
         daemons.push((target, bibd));
     }
-    if args.only.has("oci") {
+    if kinds.has("oci") {
         let image = oci::Image { version: VERSION, date: out.date, roots: oci::Roots::of_this_machine()? };
         out.write(&oci_name(), &oci::archive(&image, &daemons)?)?;
     }
-    out.sums()?;
-    if args.check { check::run(&args.out, &targets, &args.only) } else { Ok(()) }
+    out.sums()
 }
 
 fn binaries(args: &Dist, target: Target) -> Result<Binaries> {

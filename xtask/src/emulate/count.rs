@@ -9,11 +9,11 @@ use bib_benches::failure::During;
 use bib_benches::lab::{Home, Lab, Programs, until};
 use bib_benches::{Failure, Result, generate, same};
 
-use super::{is_there, quoted, write_script};
+use super::{quoted, write_script};
 use crate::demo::{address, listed};
 use crate::dist::Binaries;
 use crate::dist::target::Target;
-use crate::process::{root, step};
+use crate::process::{is_there, root, step};
 
 /// Bytes of the file that is moved.
 const LEN: u64 = 32 << 20;

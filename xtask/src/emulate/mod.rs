@@ -9,19 +9,19 @@ mod count;
 mod set_up;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use argh::FromArgs;
 use bib_benches::failure::During;
 use bib_benches::lab::Programs;
-use bib_benches::{Failure, Result};
+use bib_benches::Result;
 
 use crate::demo::{self, Cast};
 use crate::dist::build::{self, Profile};
 use crate::dist::target::Target;
 use crate::dist::toolchain::{self, Toolchain};
-use crate::dist::{Binaries, toolchain::Versions};
+use crate::dist::toolchain::Versions;
+use crate::dist::{self, Binaries, Kinds, check};
 use crate::process::{cargo, step, target_dir};
 
 /// Rooms whose tests run whole on the other machine.
@@ -61,19 +61,22 @@ pub fn run(args: &Emulate) -> Result<()> {
     }
     match &args.binaries {
         Some(folder) => {
-            set_up::emulators(&targets)?;
-            play(&targets, |target| Ok(Binaries::in_folder(&folder.join(target.triple()))))
+            set_up::programs(&emulators(&targets))?;
+            let built: Vec<_> =
+                targets.iter().map(|target| (*target, Binaries::in_folder(&folder.join(target.triple())))).collect();
+            play(&built)
         }
         None => all(&targets),
     }
 }
 
-/// Builds and runs everything for some targets.
+/// Builds and runs everything for some targets, and looks at their packages.
 pub fn all(targets: &[Target]) -> Result<()> {
-    set_up::emulators(targets)?;
+    set_up::programs(&emulators(targets))?;
     let toolchain = match Toolchain::find(targets) {
         Ok(toolchain) => toolchain,
         Err(_) => {
+            set_up::programs(&[("pip3", "python3-pip")])?;
             toolchain::set_up(Versions::LockedOrCurrent, None)?;
             Toolchain::find(targets)?
         }
@@ -81,7 +84,28 @@ pub fn all(targets: &[Target]) -> Result<()> {
     for target in targets {
         unit_tests(&toolchain, *target)?;
     }
-    play(targets, |target| build::binaries(&toolchain, target, Profile::Emulated))
+    let build = |target: &Target| Ok((*target, build::binaries(&toolchain, *target, Profile::Emulated)?));
+    let built = targets.iter().map(build).collect::<Result<Vec<_>>>()?;
+    play(&built)?;
+    packages(&built)
+}
+
+/// Packages of these programs, installed into a tree of Debian. What ships differs in optimisation only.
+fn packages(built: &[(Target, Binaries)]) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("── packages: not looked at, since installing them into a tree of Debian takes root");
+        return Ok(());
+    }
+    set_up::programs(&check::TOOLS)?;
+    let dir = toolchain::dir()?.join("packages");
+    let kinds = Kinds::only("deb");
+    dist::pack(&dir, built, &kinds)?;
+    let targets: Vec<Target> = built.iter().map(|(target, _)| *target).collect();
+    check::run(&dir, &targets, &kinds)
+}
+
+fn emulators(targets: &[Target]) -> Vec<(&'static str, &'static str)> {
+    targets.iter().map(|target| (target.qemu(), "qemu-user-static")).collect()
 }
 
 fn unit_tests(toolchain: &Toolchain, target: Target) -> Result<()> {
@@ -94,11 +118,11 @@ fn unit_tests(toolchain: &Toolchain, target: Target) -> Result<()> {
 }
 
 /// Plays the story with each target as the one that publishes and as the one that fetches, is killed and goes on.
-fn play(targets: &[Target], binaries: impl Fn(Target) -> Result<Binaries>) -> Result<()> {
+fn play(built: &[(Target, Binaries)]) -> Result<()> {
     let native = native()?;
     let mut emulated = Vec::new();
-    for target in targets {
-        emulated.push((*target, wrapped(*target, &binaries(*target)?)?));
+    for (target, binaries) in built {
+        emulated.push((*target, wrapped(*target, binaries)?));
     }
     let next = |n: usize| &emulated[(n + 1) % emulated.len()];
     for (n, (target, programs)) in emulated.iter().enumerate() {
@@ -151,14 +175,4 @@ fn write_script(path: &Path, line: &str) -> Result<()> {
 
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
-/// Whether a program of this machine can be started.
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success())
-}
-
-/// Says what to install.
-fn needs(packages: &str) -> Failure {
-    Failure(format!("programs for other machines cannot run here\nhint: `apt-get install {packages}`"))
 }
