@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use argh::FromArgs;
+use bib_benches::Result;
 use bib_benches::failure::During;
 use bib_benches::lab::Programs;
-use bib_benches::Result;
 
 use crate::demo::{self, Cast};
 use crate::dist::build::{self, Profile};
 use crate::dist::target::Target;
-use crate::dist::toolchain::{self, Toolchain};
 use crate::dist::toolchain::Versions;
+use crate::dist::toolchain::{self, Toolchain};
 use crate::dist::{self, Binaries, Kinds, check};
 use crate::process::{cargo, step, target_dir};
 

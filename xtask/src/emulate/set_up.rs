@@ -9,7 +9,8 @@ use crate::process::{is_there, step};
 
 /// Sees to it that programs are there, each named with the package of Debian that has it.
 pub fn programs(needed: &[(&str, &str)]) -> Result<()> {
-    let missing: BTreeSet<&str> = needed.iter().filter(|(tool, _)| !is_there(tool)).map(|(_, package)| *package).collect();
+    let missing: BTreeSet<&str> =
+        needed.iter().filter(|(tool, _)| !is_there(tool)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
