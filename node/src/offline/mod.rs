@@ -4,6 +4,7 @@
 //! beside it and it never works beside a node. Results go to `out`, a line each; remarks go to `err`; an error is a
 //! [`Failure`] with a hint. `bib` runs these verbs for its users and reads exactly that.
 
+mod backup;
 mod identity;
 mod keys;
 mod rebuild;
@@ -24,6 +25,8 @@ use crate::config::{Budget, Config};
 #[derive(FromArgs, ArgsInfo, Debug)]
 #[argh(subcommand)]
 pub enum Verb {
+    /// What a backup holds.
+    Backup(backup::BackupArgs),
     /// Which node the directory belongs to.
     Identity(identity::IdentityArgs),
     /// The keys of an encrypted node.
@@ -38,6 +41,7 @@ impl Verb {
     /// The data directory that the line names, if it does.
     pub fn data_dir(&self) -> Option<&str> {
         match self {
+            Self::Backup(_) => None,
             Self::Identity(args) => args.data_dir.as_deref(),
             Self::Keys(args) => args.data_dir(),
             Self::Rebuild(args) => args.data_dir.as_deref(),
@@ -125,6 +129,8 @@ fn check_owner(dir: &Path, uid: u32) -> Result<(), Failure> {
 pub fn run(verb: &Verb, config: &Config, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let idle = || Idle::take(&config.data_dir);
     match verb {
+        // It has nothing to do with the data directory.
+        Verb::Backup(args) => backup::run(args, streams),
         Verb::Identity(_) => identity::run(&idle()?, streams),
         Verb::Keys(args) => keys::run(args, &idle()?, streams),
         Verb::Rebuild(_) => rebuild::run(&idle()?, (config.encrypt, &Budget::of(config.memory)), streams),

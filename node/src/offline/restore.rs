@@ -54,13 +54,22 @@ pub struct RestoreArgs {
     pub(super) data_dir: Option<String>,
 }
 
-/// What opens the backup.
-enum Secret {
+/// What opens a backup.
+pub(super) enum Secret {
     Passphrase(Zeroizing<String>),
     Key(BackupKey),
 }
 
-fn read_secret(streams: &mut Streams<'_>) -> Result<Secret, Failure> {
+impl Secret {
+    pub(super) fn unlock(&self) -> Unlock<'_> {
+        match self {
+            Self::Passphrase(text) => Unlock::Passphrase(text),
+            Self::Key(key) => Unlock::Key(key),
+        }
+    }
+}
+
+pub(super) fn read_secret(streams: &mut Streams<'_>) -> Result<Secret, Failure> {
     let refuse = |message: &str| {
         Failure::new(ErrorCode::Invalid, message.to_owned())
             .hinted("give `passphrase <text>` or `key <64 hexadecimal digits>` on stdin, or use `bib admin restore`")
@@ -95,10 +104,6 @@ pub(super) fn run(args: &RestoreArgs, config: &Config, streams: &mut Streams<'_>
     // Before anything is asked for.
     backup::read_header(&place)?;
     let secret = read_secret(streams)?;
-    let unlock = match &secret {
-        Secret::Passphrase(text) => Unlock::Passphrase(text),
-        Secret::Key(key) => Unlock::Key(key),
-    };
     let mut scratch = data_dir.as_os_str().to_owned();
     scratch.push(".restoring-index");
     let budget = Budget::of(config.memory);
@@ -113,7 +118,7 @@ pub(super) fn run(args: &RestoreArgs, config: &Config, streams: &mut Streams<'_>
     };
     streams.note(&format!("restoring into `{}`", data_dir.display()));
     let restored = backup::with_sound_index(&place, &mut |text| streams.note(text), || {
-        let backup = Repository::open(&place, &unlock, Path::new(&scratch))?;
+        let backup = Repository::open(&place, &secret.unlock(), Path::new(&scratch))?;
         backup::restore(&backup, &wanted, &mut |_| {}, &AtomicBool::new(false))
     })?;
     streams.line(&format!("node       {}", restored.snapshot.node))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bib_benches::failure::During;
 use bib_benches::generate::{self, Rng};
-use bib_benches::lab::{Home, Node, Running};
+use bib_benches::lab::{Home, Node, Running, finish};
 use bib_benches::{Result, same};
 use serde_json::Value;
 
@@ -203,4 +203,42 @@ fn node_and_restore_that_are_killed_leave_nothing_half() -> Result<()> {
         one.home.bib(["admin", "restore", backup, "--data-dir", text(&to)?, "--passphrase-file", pass])?;
     }
     ensure(to.join("catalog.redb").exists() && to.join("segments/index.redb").exists(), || "it is not whole".to_owned())
+}
+
+#[test]
+fn backup_is_listed_and_verified_where_no_node_runs() -> Result<()> {
+    let one = One::start()?;
+    let file = one.home.work("noise.bin");
+    generate::noise(&file, 2 << 20, 3)?;
+    publish(&one.home, &file, "t/f")?;
+    let pass = write(&one.home, "pass.txt", "correct horse\n")?;
+    let node = one.home.json(["status"])?["node"].to_string();
+    for name in ["backup", "backup.tar"] {
+        let to = one.lab.path(name);
+        let made = one.home.json(["admin", "backup", "--to", text(&to)?, "--passphrase-file", text(&pass)?])?;
+        let snapshot = made["snapshot"].to_string();
+        let look = |verb: &str, secret: &[u8]| {
+            let mut command = one.home.bibd();
+            command.args(["backup", verb]).arg(&to).stdin(Stdio::piped());
+            finish(command, secret)
+        };
+        let listed = look("list", b"passphrase correct horse\n")?;
+        let fields: Vec<&str> = listed.stdout.split_whitespace().collect();
+        ensure(fields.first() == Some(&snapshot.as_str()) && fields.len() == 7, || format!("{listed:?}"))?;
+        ensure(node.contains(fields[2]) && fields[4] == "1" && fields[6] == "0", || format!("{listed:?} {node}"))?;
+        let verified = look("verify", b"passphrase correct horse\n")?;
+        ensure(verified.code == Some(0) && verified.stdout.contains("whole"), || format!("{verified:?}"))?;
+        refused(&look("list", b"passphrase wrong\n")?, 5)?;
+    }
+    let segment = one.lab.path("backup").join("segments/0000000000.seg");
+    let mut bytes = std::fs::read(&segment).during("read a segment")?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).during("damage a segment")?;
+    let mut command = one.home.bibd();
+    command.args(["backup", "verify"]).arg(one.lab.path("backup")).stdin(Stdio::piped());
+    let ran = finish(command, b"passphrase correct horse\n")?;
+    ensure(ran.code == Some(6) && ran.stderr.contains("not whole") && !ran.stdout.contains("whole,"), || {
+        format!("{ran:?}")
+    })
 }
