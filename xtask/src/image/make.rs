@@ -32,7 +32,7 @@ const NEEDS: [(&str, &str); 10] = [
 
 /// What is installed: a system that boots, has a network and a clock, and can be kept up to date. The kernel is the one
 /// that knows boards, not the smaller one for clouds.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 16] = [
     "systemd-sysv",
     "systemd-resolved",
     "systemd-timesyncd",
@@ -40,7 +40,6 @@ const PACKAGES: [&str; 17] = [
     "kmod",
     "iproute2",
     "netbase",
-    "ca-certificates",
     "e2fsprogs",
     "dosfstools",
     "fdisk",
@@ -91,7 +90,6 @@ rm "$1"/tmp/raspi-firmware_*.deb"#;
 const PACK: &str = r#"set -e
 tree=$1 work=$2
 find "$tree" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-find "$tree" -newerat "@$SOURCE_DATE_EPOCH" -exec touch -h -a -d "@$SOURCE_DATE_EPOCH" {} +
 mkdir -p "$work/boot"
 cp "$tree"/boot/vmlinuz-* "$work/boot/vmlinuz"
 cp "$tree"/boot/initrd.img-* "$work/boot/initrd.img"
@@ -213,6 +211,9 @@ fn debian(args: &Image, sources: &[Source], overlay: &Path, tree: &Path) -> Resu
     if args.ssh_key.is_some() {
         packages.push("openssh-server");
     }
+    if sources.iter().any(|source| source.uri.starts_with("https:")) {
+        packages.push("ca-certificates");
+    }
     let quoted = |path: &Path| format!("'{}'", path.display());
     let mut command: Vec<String> =
         ["mmdebstrap", "--mode=root", "--variant=apt", "--architectures=arm64"].map(String::from).into();
@@ -266,12 +267,14 @@ fn write_overlay(args: &Image, overlay: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Sets the time at which each inode was last changed: no program may choose it, so the folder has the time of its making.
+/// Sets the times at which each inode was last changed and read: in the folder they are those of making and packing it.
 fn even_out_times(filesystem: &Path, epoch: &str) -> Result<()> {
     let described = output(Command::new("dumpe2fs").env("PATH", SEARCH).arg(filesystem))?;
     let mut script = String::new();
     for inode in used_inodes(&described)? {
-        script.push_str(&format!("set_inode_field <{inode}> ctime @{epoch}\n"));
+        for time in ["ctime", "atime"] {
+            script.push_str(&format!("set_inode_field <{inode}> {time} @{epoch}\n"));
+        }
     }
     let commands = filesystem.with_extension("debugfs");
     std::fs::write(&commands, script).during("write commands for debugfs")?;
