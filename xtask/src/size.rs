@@ -6,7 +6,7 @@ use bib_benches::{Result, show};
 use crate::dist::Binaries;
 use crate::dist::build::{self, Profile};
 use crate::dist::target::Target;
-use crate::dist::toolchain::{self, Toolchain};
+use crate::dist::toolchain::{self, Purpose, Toolchain};
 use crate::process::{cargo, step, target_dir};
 use crate::{rules, symbols};
 
@@ -30,7 +30,7 @@ pub fn run(crates: bool, targets: &[Target]) -> Result<()> {
         }
     }
     for target in targets {
-        let toolchain = Toolchain::find(&[*target])?;
+        let toolchain = Toolchain::find(&[*target], Purpose::Ships)?;
         sizes(target.debian(), &build::binaries(&toolchain, *target, Profile::Release)?)?;
         if crates {
             let dir = toolchain::dir()?.join("symbols");

@@ -59,6 +59,12 @@ pub fn cargo(toolchain: &Toolchain, verb: &str, target: Target, profile: Profile
     let zig = toolchain.zig();
     let mut command = Command::new(&zig.build);
     command.current_dir(root()).args([verb, "--locked", "--target", target.triple(), "--profile", profile.name()]);
+    // Of the flags of the environment none counts: they would be in the bytes.
+    for (name, _) in std::env::vars_os() {
+        if is_flag(&name.to_string_lossy()) {
+            command.env_remove(name);
+        }
+    }
     command.env("CARGO_TARGET_DIR", dir).env("CARGO_ZIGBUILD_CACHE_DIR", toolchain::dir()?.join("zig-cache"));
     if let Some(zig) = &zig.zig {
         command.env("CARGO_ZIGBUILD_ZIG_PATH", zig);
@@ -69,12 +75,26 @@ pub fn cargo(toolchain: &Toolchain, verb: &str, target: Target, profile: Profile
         command.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort,test");
     }
     let paths = Paths::of(toolchain.rust(), dir)?;
-    // Of the flags of the environment none counts: they would be in the bytes.
-    command
-        .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", paths.rust_flags(toolchain.rust(), target).join("\x1f"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", paths.rust_flags(toolchain.rust(), target).join("\x1f"));
     command.env(format!("CFLAGS_{}", target.triple().replace('-', "_")), paths.c_flags().join(" "));
     Ok(command)
+}
+
+/// Whether a variable of the environment changes what compilers make.
+fn is_flag(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_INCREMENTAL", "CC", "AR"];
+    const BEGIN: [&str; 9] = [
+        "CARGO_PROFILE_",
+        "CARGO_BUILD_",
+        "CARGO_TARGET_",
+        "CARGO_UNSTABLE_",
+        "CFLAGS",
+        "CXXFLAGS",
+        "CC_",
+        "AR_",
+        "TARGET_",
+    ];
+    NAMES.contains(&name) || BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Folders of this machine, each with the name that stands for it in the programs.
@@ -113,5 +133,20 @@ impl Paths {
 
     fn c_flags(&self) -> Vec<String> {
         self.0.iter().map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_the_environment_are_told_from_where_things_are() {
+        for flag in ["RUSTFLAGS", "CARGO_PROFILE_RELEASE_LTO", "CFLAGS_aarch64-unknown-linux-musl", "CC", "CARGO_TARGET_DIR"] {
+            assert!(is_flag(flag), "{flag}");
+        }
+        for place in ["PATH", "HOME", "CARGO_HOME", "CARGO", "HTTPS_PROXY", "CARGO_HTTP_CAINFO", "RUSTUP_HOME"] {
+            assert!(!is_flag(place), "{place}");
+        }
     }
 }

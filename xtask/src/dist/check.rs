@@ -17,7 +17,7 @@ use super::{Kinds, VERSION, deb_name, oci_name, settings, tarball_folder, tarbal
 use crate::process::{is_there, output, step, target_dir};
 
 /// What is run, with the package of Debian that has it.
-pub const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 11] = [
     ("bash", "bash"),
     ("dpkg-deb", "dpkg"),
     ("fish", "fish"),
@@ -26,12 +26,12 @@ pub const TOOLS: [(&str, &str); 13] = [
     ("mandoc", "mandoc"),
     ("mmdebstrap", "mmdebstrap"),
     ("qemu-aarch64-static", "qemu-user-static"),
-    ("skopeo", "skopeo"),
     ("systemd-analyze", "systemd"),
-    ("umoci", "umoci"),
     ("unshare", "util-linux"),
     ("zsh", "zsh"),
 ];
+/// The same for container images.
+const IMAGE_TOOLS: [(&str, &str); 2] = [("skopeo", "skopeo"), ("umoci", "umoci")];
 /// The release of Debian that packages are tried on.
 const SUITE: &str = "bookworm";
 /// What of a package may be left when it is purged: what dpkg notes, the user, and data.
@@ -52,7 +52,7 @@ const IMAGE_USER: &str = "65532:65532";
 
 /// Checks the packages of these targets that lie in a folder.
 pub fn run(dir: &Path, targets: &[Target], kinds: &Kinds) -> Result<()> {
-    tools()?;
+    tools(kinds)?;
     let base = base()?;
     for target in targets.iter().copied() {
         for (kind, check, name) in [
@@ -73,12 +73,18 @@ pub fn run(dir: &Path, targets: &[Target], kinds: &Kinds) -> Result<()> {
 /// A look at a package of a target in a tree.
 type Check = fn(&Work, &Path, Target) -> Result<()>;
 
-fn tools() -> Result<()> {
+/// Programs that a look at these kinds needs, each with the package of Debian that has it.
+pub fn needed(kinds: &Kinds) -> Vec<(&'static str, &'static str)> {
+    let images: &[_] = if kinds.has("oci") { &IMAGE_TOOLS } else { &[] };
+    [&TOOLS, images].concat()
+}
+
+fn tools(kinds: &Kinds) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure("packages are installed into a tree of Debian for that, which takes root".to_owned()));
     }
     let missing: BTreeSet<&str> =
-        TOOLS.iter().filter(|(tool, _)| !is_there(tool)).map(|(_, package)| *package).collect();
+        needed(kinds).iter().filter(|(tool, _)| !is_there(tool)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -27,7 +27,7 @@ use bib_benches::{Failure, Result, same, show};
 use build::Profile;
 use date::Date;
 use target::Target;
-use toolchain::{Toolchain, Versions};
+use toolchain::{Purpose, Toolchain, Versions};
 use tree::Tree;
 
 /// Version of bib.
@@ -159,6 +159,10 @@ pub fn run(args: &Dist) -> Result<()> {
         return Err(Failure("name a target, such as `--target arm64`, or `--all`".to_owned()));
     }
     let built = targets.iter().map(|target| Ok((*target, binaries(args, *target)?))).collect::<Result<Vec<_>>>()?;
+    for (target, binaries) in &built {
+        elf::read(&binaries.bib, *target)?;
+        elf::read(&binaries.bibd, *target)?;
+    }
     pack(&args.out, &built, &args.only)?;
     if args.check { check::run(&args.out, &targets, &args.only) } else { Ok(()) }
 }
@@ -195,7 +199,7 @@ fn binaries(args: &Dist, target: Target) -> Result<Binaries> {
     if let Some(folder) = &args.binaries {
         return Ok(Binaries::in_folder(&folder.join(target.triple())));
     }
-    let toolchain = Toolchain::find(&[target])?;
+    let toolchain = Toolchain::find(&[target], Purpose::Ships)?;
     let built = build::binaries(&toolchain, target, Profile::Release)?;
     if args.twice {
         let again = build::binaries_in(&toolchain, target, Profile::Release, &toolchain::dir()?.join("again"))?;

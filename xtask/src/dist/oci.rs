@@ -16,6 +16,8 @@ use super::tree::{Tree, gzip};
 const USER: u32 = 65_532;
 /// Where Debian's `ca-certificates` puts all roots in one file.
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where Debian's package keeps them, one a file.
+const PUBLIC_ROOTS: &str = "/usr/share/ca-certificates/mozilla";
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -32,10 +34,11 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Those of this machine.
+    /// Those that the package of this machine's system brings; not what its owner trusts besides.
     pub fn of_this_machine() -> Result<Self> {
-        let hint = "install them: apt-get install ca-certificates";
-        let pem = std::fs::read(ROOTS).map_err(|error| Failure(format!("{ROOTS}: {error}; {hint}")))?;
+        let pem = public(Path::new(PUBLIC_ROOTS)).map_err(|failure| {
+            Failure(format!("{failure}\nhint: `apt-get install ca-certificates` brings the roots that the image holds"))
+        })?;
         let mut query = std::process::Command::new("dpkg-query");
         let said = query.args(["-W", "-f", "${Version}", "ca-certificates"]).output();
         // Other systems have the file by other means, and say so.
@@ -45,6 +48,22 @@ impl Roots {
         };
         Ok(Self { pem, version })
     }
+}
+
+/// All certificates in a folder, in the order of their names.
+fn public(dir: &Path) -> Result<Vec<u8>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).during(dir.display())? {
+        paths.push(entry.during(dir.display())?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "crt"));
+    paths.sort();
+    let mut pem = Vec::new();
+    for path in paths {
+        pem.extend(std::fs::read(&path).during(path.display())?.trim_ascii());
+        pem.push(b'\n');
+    }
+    if pem.is_empty() { Err(Failure(format!("{} holds no certificates", dir.display()))) } else { Ok(pem) }
 }
 
 /// What all architectures share.

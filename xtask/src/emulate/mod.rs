@@ -20,7 +20,7 @@ use crate::demo::{self, Cast};
 use crate::dist::build::{self, Profile};
 use crate::dist::target::Target;
 use crate::dist::toolchain::Versions;
-use crate::dist::toolchain::{self, Toolchain};
+use crate::dist::toolchain::{self, Purpose, Toolchain};
 use crate::dist::{self, Binaries, Kinds, check};
 use crate::process::{cargo, step, target_dir};
 
@@ -53,7 +53,7 @@ pub fn run(args: &Emulate) -> Result<()> {
     let every = if args.count { Target::ALL.to_vec() } else { BOARDS.to_vec() };
     let targets = if args.target.is_empty() { every } else { args.target.clone() };
     if args.count {
-        let toolchain = Toolchain::find(&targets)?;
+        let toolchain = Toolchain::find(&targets, Purpose::Ships)?;
         return count::run(&targets, &native()?, |target| match &args.binaries {
             Some(folder) => Ok(Binaries::in_folder(&folder.join(target.triple()))),
             None => build::binaries(&toolchain, target, Profile::Release),
@@ -73,12 +73,12 @@ pub fn run(args: &Emulate) -> Result<()> {
 /// Builds and runs everything for some targets, and looks at their packages.
 pub fn all(targets: &[Target]) -> Result<()> {
     set_up::programs(&emulators(targets))?;
-    let toolchain = match Toolchain::find(targets) {
+    let toolchain = match Toolchain::find(targets, Purpose::Tests) {
         Ok(toolchain) => toolchain,
         Err(_) => {
             set_up::programs(&[("pip3", "python3-pip")])?;
             toolchain::set_up(Versions::LockedOrCurrent, None)?;
-            Toolchain::find(targets)?
+            Toolchain::find(targets, Purpose::Tests)?
         }
     };
     for target in targets {
@@ -96,9 +96,9 @@ fn packages(built: &[(Target, Binaries)]) -> Result<()> {
         eprintln!("── packages: not looked at, since installing them into a tree of Debian takes root");
         return Ok(());
     }
-    set_up::programs(&check::TOOLS)?;
-    let dir = toolchain::dir()?.join("packages");
     let kinds = Kinds::only("deb");
+    set_up::programs(&check::needed(&kinds))?;
+    let dir = toolchain::dir()?.join("packages");
     dist::pack(&dir, built, &kinds)?;
     let targets: Vec<Target> = built.iter().map(|(target, _)| *target).collect();
     check::run(&dir, &targets, &kinds)

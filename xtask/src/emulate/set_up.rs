@@ -1,6 +1,7 @@
 //! What the tests need besides Rust and a C compiler: Debian's packages, installed where that may be done without asking.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use bib_benches::{Failure, Result};
@@ -26,6 +27,7 @@ pub fn programs(needed: &[(&str, &str)]) -> Result<()> {
 
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Ctrl-C ends the tests, but no installation in its middle.
+    command.env("DEBIAN_FRONTEND", "noninteractive").process_group(0);
     command
 }

@@ -11,7 +11,7 @@ use bib_benches::failure::During;
 use bib_benches::{Failure, Result};
 use sha2::{Digest, Sha256};
 
-use super::{hex, make_whole, tag};
+use super::{Purpose, hex, make_whole, tag};
 use crate::process::{output, root, step};
 
 /// The release of Debian whose packages are taken.
@@ -46,9 +46,13 @@ struct Package {
     sha256: String,
 }
 
-/// The folder with the compiler, if it was fetched.
-pub fn find(dir: &Path) -> Result<Option<PathBuf>> {
-    Ok([locked(dir)?, current(dir)].into_iter().find(|prefix| prefix.is_dir()))
+/// The folder with the compiler, if it was fetched; for tests, one of other versions does too.
+pub fn find(dir: &Path, purpose: Purpose) -> Result<Option<PathBuf>> {
+    let good = match purpose {
+        Purpose::Ships => vec![locked(dir)?],
+        Purpose::Tests => vec![locked(dir)?, current(dir)],
+    };
+    Ok(good.into_iter().find(|prefix| prefix.is_dir()))
 }
 
 /// The compiler in a folder.
@@ -75,9 +79,11 @@ pub fn set_up(dir: &Path, versions: Versions, mirror: Option<&str>) -> Result<()
         Versions::Update => {
             let packages = apt.current(&packages)?;
             let text: String = packages.iter().map(line).collect();
+            let text = format!("{HEADER}{text}");
+            let whole = folder(dir, &text);
+            make_whole(&whole, |new| apt.unpack(&packages, new, &whole))?;
             let path = lock_file();
-            std::fs::write(&path, format!("{HEADER}{text}")).during(path.display())?;
-            make_whole(&locked(dir)?, |new| apt.unpack(&packages, new, &locked(dir)?))
+            std::fs::write(&path, text).during(path.display())
         }
         Versions::Locked => make_whole(&whole, |new| apt.unpack(&packages, new, &whole)),
         Versions::LockedOrCurrent => {
@@ -90,7 +96,12 @@ pub fn set_up(dir: &Path, versions: Versions, mirror: Option<&str>) -> Result<()
 }
 
 fn locked(dir: &Path) -> Result<PathBuf> {
-    Ok(dir.join(format!("rust-{}", tag(&read_lock()?))))
+    Ok(folder(dir, &read_lock()?))
+}
+
+/// The folder of what a lock file names.
+fn folder(dir: &Path, lock: &str) -> PathBuf {
+    dir.join(format!("rust-{}", tag(lock)))
 }
 
 fn current(dir: &Path) -> PathBuf {
@@ -212,7 +223,12 @@ impl Apt {
             let bytes = std::fs::read(&file).during(file.display())?;
             let sha256 = hex(&Sha256::digest(&bytes));
             if sha256 != package.sha256 {
-                return Err(Failure(format!("{} has the SHA-256 {sha256}, not the locked one", file.display())));
+                // apt would take it for whole again.
+                std::fs::remove_file(&file).during(file.display())?;
+                return Err(Failure(format!(
+                    "{} has the SHA-256 {sha256}, not the locked one; it is removed\nhint: try again to fetch it anew",
+                    file.display()
+                )));
             }
             step_quietly("dpkg-deb", Command::new("dpkg-deb").arg("-x").arg(&file).arg(new))?;
         }

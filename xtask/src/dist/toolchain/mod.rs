@@ -46,17 +46,26 @@ pub enum Rust {
     },
 }
 
+/// What programs are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// People will run them: only what is locked, or what the developer installed, builds them.
+    Ships,
+    /// Tests will.
+    Tests,
+}
+
 impl Toolchain {
-    /// What is there for these targets: the locked compiler first, since only it gives the same bytes everywhere.
-    pub fn find(targets: &[Target]) -> Result<Self> {
-        let zig = python::find(&dir()?)?;
-        let rust = match debian::find(&dir()?)? {
-            Some(prefix) => Some(Rust::Source { prefix }),
-            None => installed(targets)?,
-        };
-        match (rust, zig) {
-            (Some(rust), Some(zig)) => Ok(Self { rust, zig }),
-            (rust, zig) => Err(Failure(missing(targets, rust.is_some(), zig.is_some()))),
+    /// What is there for these targets: the locked compilers first, since only they give the same bytes everywhere.
+    pub fn find(targets: &[Target], purpose: Purpose) -> Result<Self> {
+        let dir = dir()?;
+        let zig = python::locked(&dir)?;
+        match (debian::find(&dir, purpose)?, zig) {
+            (Some(prefix), Some(zig)) => Ok(Self { rust: Rust::Source { prefix }, zig }),
+            (_, zig) => match (installed(targets)?, zig.or_else(python::in_path)) {
+                (Some(rust), Some(zig)) => Ok(Self { rust, zig }),
+                (rust, zig) => Err(Failure(missing(targets, rust.is_some(), zig.is_some()))),
+            },
         }
     }
 

@@ -18,13 +18,15 @@ pub struct Zig {
     pub zig: Option<PathBuf>,
 }
 
-/// The fetched one, or else the one in PATH.
-pub fn find(dir: &Path) -> Result<Option<Zig>> {
+/// The locked one, if it was fetched.
+pub fn locked(dir: &Path) -> Result<Option<Zig>> {
     let fetched = folder(dir)?;
-    if fetched.is_dir() {
-        let zig = Some(fetched.join("ziglang/zig"));
-        return Ok(Some(Zig { build: fetched.join("bin/cargo-zigbuild"), zig }));
-    }
+    let zig = Some(fetched.join("ziglang/zig"));
+    Ok(fetched.is_dir().then(|| Zig { build: fetched.join("bin/cargo-zigbuild"), zig }))
+}
+
+/// The one in PATH.
+pub fn in_path() -> Option<Zig> {
     let runs = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -32,12 +34,12 @@ pub fn find(dir: &Path) -> Result<Option<Zig>> {
     };
     let has_zig = runs("zig", &["version"]) || runs("python3", &["-m", "ziglang", "version"]);
     let found = has_zig && runs("cargo-zigbuild", &["--version"]);
-    Ok(found.then(|| Zig { build: "cargo-zigbuild".into(), zig: None }))
+    found.then(|| Zig { build: "cargo-zigbuild".into(), zig: None })
 }
 
-/// Fetches both if they are not there.
+/// Fetches the locked ones if they are not there.
 pub fn set_up(dir: &Path) -> Result<()> {
-    if find(dir)?.is_some() {
+    if locked(dir)?.is_some() {
         return Ok(());
     }
     if !Command::new("python3").args(["-m", "pip", "--version"]).output().is_ok_and(|out| out.status.success()) {
