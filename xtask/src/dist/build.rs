@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn flags_of_the_environment_are_told_from_where_things_are() {
-        for flag in ["RUSTFLAGS", "CARGO_PROFILE_RELEASE_LTO", "CFLAGS_aarch64-unknown-linux-musl", "CC", "CARGO_TARGET_DIR"] {
+        for flag in
+            ["RUSTFLAGS", "CARGO_PROFILE_RELEASE_LTO", "CFLAGS_aarch64-unknown-linux-musl", "CC", "CARGO_TARGET_DIR"]
+        {
             assert!(is_flag(flag), "{flag}");
         }
         for place in ["PATH", "HOME", "CARGO_HOME", "CARGO", "HTTPS_PROXY", "CARGO_HTTP_CAINFO", "RUSTUP_HOME"] {
