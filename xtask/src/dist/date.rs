@@ -12,7 +12,7 @@ pub fn of_sources() -> Result<Date> {
     let text = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text,
         Err(_) => output(std::process::Command::new("git").current_dir(root()).args(["log", "-1", "--format=%ct"]))
-            .map_err(|error| Failure(format!("{error}; set SOURCE_DATE_EPOCH where there is no git repository")))?,
+            .map_err(|error| Failure(format!("{error}\nhint: without git, or with a repository of somebody else, set SOURCE_DATE_EPOCH=<seconds since 1970>")))?,
     };
     let seconds: u64 = text.trim().parse().during("SOURCE_DATE_EPOCH")?;
     // What tar and ar have room for.

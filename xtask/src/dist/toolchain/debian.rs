@@ -175,7 +175,9 @@ impl Apt {
     }
 
     fn update(&self) -> Result<()> {
-        step("Debian's list of packages", self.run("apt-get").args(["--quiet=2", "update"]))
+        step("Debian's list of packages", self.run("apt-get").args(["--quiet=2", "update"])).map_err(|failure| {
+            Failure(format!("{failure}\nhint: the mirror did not answer; `--mirror <address>` names another one"))
+        })
     }
 
     /// The same packages as the archive has them now.
@@ -196,8 +198,8 @@ impl Apt {
                 "--no-all-versions",
                 &asked(&name, &package.architecture),
             ]))?;
-            let field = |name: &str| {
-                let found = shown.lines().find_map(|line| line.strip_prefix(name));
+            let field = |key: &str| {
+                let found = shown.lines().find_map(|line| line.strip_prefix(key));
                 found.map(|value| value.trim().to_owned()).ok_or_else(|| Failure(format!("apt does not know {name}")))
             };
             let (version, sha256) = (field("Version:")?, field("SHA256:")?);
@@ -215,7 +217,8 @@ impl Apt {
         download.args(packages.iter().map(|p| format!("{}={}", asked(&p.name, &p.architecture), p.version)));
         step(&format!("{} packages of Debian {SUITE}", packages.len()), &mut download).map_err(|failure| {
             Failure(format!(
-                "{failure}\nhint: if the archive has newer versions only, `cargo xtask dist --set-up --update-lock` takes them"
+                "{failure}\nhint: if the mirror does not answer, `--mirror <address>` names another; if it has newer versions only, \
+                 `cargo xtask dist --set-up --update-lock` takes them"
             ))
         })?;
         for package in packages {

@@ -108,7 +108,9 @@ pub fn dir() -> Result<PathBuf> {
 fn installed(targets: &[Target]) -> Result<Option<Rust>> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     for target in targets {
-        let asked = output(Command::new(&rustc).args(["--print", "target-libdir", "--target", target.triple()]))?;
+        let asked = output(Command::new(&rustc).args(["--print", "target-libdir", "--target", target.triple()]));
+        // Without a compiler, or for a target that it does not know: there is none installed.
+        let Ok(asked) = asked else { return Ok(None) };
         let has_std = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("libstd-");
         let entries = std::fs::read_dir(asked.trim()).into_iter().flatten().flatten();
         if !entries.into_iter().any(|entry| has_std(&entry)) {
