@@ -27,7 +27,11 @@ pub fn run(targets: &[Target], native: &Programs, binaries: impl Fn(Target) -> R
         eprintln!("── instructions of {target}");
         rows.push((*target, one(*target, native, &binaries(*target)?)?));
     }
-    println!("\n{:<34} {}", "instructions", rows.iter().map(|(target, _)| format!("{target:>15}")).collect::<String>());
+    println!(
+        "\n{:<34} {}",
+        "instructions",
+        rows.iter().map(|(target, _)| format!("{:>15}", target.debian())).collect::<String>()
+    );
     for (n, (what, _)) in rows[0].1.iter().enumerate() {
         let cells: String = rows.iter().map(|(_, figures)| format!("{:>15}", figures[n].1)).collect();
         println!("{what:<34} {cells}");
