@@ -10,6 +10,8 @@ use super::target::Target;
 
 /// The kind of a program header that names the loader of a program with dynamic parts.
 const INTERPRETER: u32 = 3;
+/// The kind of one that names bytes to load.
+const LOADED: u32 = 1;
 
 /// Reads a program that must be static and for this target.
 pub fn read(path: &Path, target: Target) -> Result<Vec<u8>> {
@@ -26,23 +28,32 @@ fn fault(elf: &[u8], target: Target) -> Option<String> {
     if !elf.starts_with(&[0x7f, b'E', b'L', b'F', class, 1]) || number(elf, 0x12, 2) != Some(machine.into()) {
         return Some(format!("is no program for {target}"));
     }
-    match is_static(elf, class) {
-        Some(true) => None,
-        Some(false) => Some("needs libraries of the system; packages hold static programs".to_owned()),
-        None => Some("is damaged: its program headers are not there".to_owned()),
+    match kinds(elf, class) {
+        Some(kinds) if kinds.contains(&INTERPRETER) => {
+            Some("needs libraries of the system; packages hold static programs".to_owned())
+        }
+        Some(kinds) if kinds.contains(&LOADED) => None,
+        _ => Some("is damaged: not all that its program headers name is there".to_owned()),
     }
 }
 
-fn is_static(elf: &[u8], class: u8) -> Option<bool> {
+/// The kinds of its program headers, if all that they name lies in the file.
+fn kinds(elf: &[u8], class: u8) -> Option<Vec<u32>> {
     let (table, len_at) = if class == 2 { (number(elf, 0x20, 8)?, 0x36) } else { (number(elf, 0x1c, 4)?, 0x2a) };
     let (len, n_headers) = (number(elf, len_at, 2)?, number(elf, len_at + 2, 2)?);
+    let mut kinds = Vec::new();
     for n in 0..n_headers {
         let header = usize::try_from(table.checked_add(n * len)?).ok()?;
-        if number(elf, header, 4)? == u64::from(INTERPRETER) {
-            return Some(false);
-        }
+        let (offset, size) = if class == 2 {
+            (number(elf, header.checked_add(8)?, 8)?, number(elf, header.checked_add(32)?, 8)?)
+        } else {
+            (number(elf, header.checked_add(4)?, 4)?, number(elf, header.checked_add(16)?, 4)?)
+        };
+        let end = usize::try_from(offset.checked_add(size)?).ok()?;
+        elf.get(..end)?;
+        kinds.push(u32::try_from(number(elf, header, 4)?).ok()?);
     }
-    Some(true)
+    Some(kinds)
 }
 
 /// A number of so many bytes, little endian.
@@ -77,6 +88,11 @@ pub mod tests {
                 assert!(fault(&program(other, 1), target).unwrap().contains("no program for"), "{other} for {target}");
             }
             assert!(fault(&program(target, 1)[..0x40], target).unwrap().contains("damaged"));
+            assert!(fault(&program(target, 4), target).unwrap().contains("damaged"), "nothing to load");
+            let mut cut = program(target, 1);
+            let size_at = 0x40 + if target.elf().0 == 2 { 32 } else { 16 };
+            cut[size_at] = 0x81;
+            assert!(fault(&cut, target).unwrap().contains("damaged"), "bytes to load are not there");
         }
         assert!(fault(b"#!/bin/sh\n", Target::Amd64).is_some());
     }
