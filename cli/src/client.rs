@@ -381,9 +381,17 @@ pub(crate) fn candidates(ctx: &Context) -> Result<Vec<PathBuf>> {
 }
 
 fn connect(ctx: &Context) -> Result<(UnixStream, PathBuf)> {
-    let candidates = candidates(ctx)?;
-    for path in &candidates {
-        check_place(path)?;
+    first_that_answers(&candidates(ctx)?, check_place)
+}
+
+fn first_that_answers(candidates: &[PathBuf], check: impl Fn(&Path) -> Result<()>) -> Result<(UnixStream, PathBuf)> {
+    let mut foreign = None;
+    for path in candidates {
+        // Whoever made that folder shall not keep others from the node of the system.
+        if let Err(error) = check(path) {
+            foreign = Some(error);
+            continue;
+        }
         match UnixStream::connect(path) {
             Ok(stream) => return Ok((stream, path.clone())),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -399,6 +407,9 @@ fn connect(ctx: &Context) -> Result<(UnixStream, PathBuf)> {
             }
             Err(_) => {}
         }
+    }
+    if let Some(error) = foreign {
+        return Err(error);
     }
     let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
     Err(Failure::new(ErrorCode::Unreachable, format!("no node answers at {}", tried.join(" or "))).into())
@@ -423,6 +434,20 @@ fn check_place(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folder_of_somebody_else_keeps_nobody_from_another_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let candidates = [dir.path().join("foreign"), dir.path().join("system")];
+        let foreign = |path: &Path| {
+            let error = CliError::new(ErrorCode::Denied, "it does not belong to you alone");
+            if path.ends_with("foreign") { Err(error) } else { Ok(()) }
+        };
+        let error = first_that_answers(&candidates, foreign).unwrap_err();
+        assert!(error.to_string().contains("belong to you"), "{error}");
+        let _listener = std::os::unix::net::UnixListener::bind(&candidates[1]).unwrap();
+        assert_eq!(first_that_answers(&candidates, foreign).unwrap().1, candidates[1]);
+    }
 
     #[test]
     fn what_a_node_said_before_it_hung_up_is_heard() {

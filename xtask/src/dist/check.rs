@@ -79,7 +79,8 @@ pub fn needed(kinds: &Kinds) -> Vec<(&'static str, &'static str)> {
     [&TOOLS, images].concat()
 }
 
-fn tools(kinds: &Kinds) -> Result<()> {
+/// Whether the look is possible here.
+pub fn tools(kinds: &Kinds) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure("packages are installed into a tree of Debian for that, which takes root".to_owned()));
     }

@@ -147,11 +147,22 @@ pub fn oci_name() -> String {
 
 /// Makes what was asked for.
 pub fn run(args: &Dist) -> Result<()> {
+    if !args.set_up && (args.update_lock || args.mirror.is_some()) {
+        return Err(Failure("`--update-lock` and `--mirror` say what `--set-up` fetches: add it".to_owned()));
+    }
+    if args.twice && args.binaries.is_some() {
+        return Err(Failure("with `--binaries` nothing is built, so `--twice` has nothing to compare".to_owned()));
+    }
+    if args.check {
+        check::tools(&args.only)?;
+    }
     if args.set_up {
         let versions = if args.update_lock { Versions::Update } else { Versions::Locked };
         toolchain::set_up(versions, args.mirror.as_deref())?;
     }
-    let targets = if args.all { Target::ALL.to_vec() } else { args.target.clone() };
+    let mut targets = if args.all { Target::ALL.to_vec() } else { args.target.clone() };
+    targets.sort();
+    targets.dedup();
     if targets.is_empty() {
         if args.set_up {
             return Ok(());
