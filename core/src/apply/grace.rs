@@ -105,7 +105,7 @@ pub(super) fn keep(
 pub(super) fn evict(txn: &mut dyn CatalogTxn, manifest: &ManifestId) -> Result<(), StoreError> {
     change_pin(txn, manifest, |pin| {
         if pin.is_evictable() {
-            *pin = Pin { is_here: false, is_evicted: true, released_at: None, ..*pin };
+            *pin = pin.given_up();
         }
     })
 }
@@ -254,6 +254,17 @@ mod tests {
         assert_eq!(after(DAY * 7), pin, "half a day of it may have been a jump");
         assert_eq!(after(DAY * 7 + limits::MAX_GRACE_STEP), Pin::default());
         assert_eq!(pin.expired(START, Duration::ZERO), Pin::default(), "who asks for no grace gets none");
+    }
+
+    #[test]
+    fn what_was_given_up_on_purpose_is_not_missed_by_who_wants_it_again() {
+        let used = Pin { is_here: true, is_own: true, n_versions: 1, used_at: Some(START), ..Pin::default() };
+        let hidden = Pin { released_at: Some(START), ..used };
+        for given_up in [used.given_up(), hidden.expired(START, Duration::ZERO)] {
+            let wanted = Pin { is_kept: true, is_evicted: false, ..given_up };
+            assert_eq!((wanted.is_here, wanted.is_own, wanted.used_at), (false, false, None), "{given_up:?}");
+            assert!(given_up.is_evicted && !given_up.is_root() && wanted.is_root());
+        }
     }
 
     #[test]

@@ -121,10 +121,17 @@ impl Pin {
             }
             // Named only by versions that nobody can see.
             if !is_wanted {
-                next = Self { is_here: false, is_evicted: true, ..next };
+                next = next.given_up();
             }
         }
         next
+    }
+
+    /// After its content was given up on purpose. What it was here does not count any more: who wants it again begins
+    /// without it, and misses nothing that is still on its way.
+    #[must_use]
+    pub(crate) fn given_up(self) -> Self {
+        Self { is_here: false, is_own: false, used_at: None, is_evicted: true, released_at: None, ..self }
     }
 
     /// Whether its content may be given up where space is short: fetched here, and of withdrawn versions alone.

@@ -477,7 +477,9 @@ fn replay(
         let kept =
             if pin.is_kept { record::get::<Kept>(read.as_ref(), Table::Meta, &keys::kept(&manifest))? } else { None };
         let is_whole = content::is_whole(&pin);
-        if !is_whole && kept.is_none() && !pin.is_own {
+        // Given up on purpose is not lost.
+        let is_own = pin.is_own && !pin.is_evicted;
+        if !is_whole && kept.is_none() && !is_own {
             return Ok(());
         }
         catalog.write(&mut |txn| {
@@ -491,7 +493,7 @@ fn replay(
             if is_whole {
                 reducer.apply(txn, &Command::ContentHere(manifest), restore.now)?;
             }
-            if pin.is_own {
+            if is_own {
                 // No command says it but that of a publication, which keeps what it staged for an operation to come.
                 let own = Pin { is_own: true, ..record::pin(&*txn, &manifest)? };
                 txn.put(Table::Pins, &keys::pin(&manifest), &encode(&own))?;
