@@ -113,8 +113,8 @@ impl Paths {
                 source.canonicalize().during(source.display())?
             }
         };
-        // Later ones win, and the build folder may lie in the sources.
-        Ok(Self([(home, "cargo"), (sysroot, "rust"), (root(), "bib"), (dir.to_owned(), "build")]))
+        // Later ones win: the build folder may lie in the sources, and the compiler in the build folder.
+        Ok(Self([(root(), "bib"), (dir.to_owned(), "build"), (home, "cargo"), (sysroot, "rust")]))
     }
 
     fn rust_flags(&self, rust: &Rust, target: Target) -> Vec<String> {
