@@ -98,23 +98,25 @@ fn is_flag(name: &str) -> bool {
 }
 
 /// Folders of this machine, each with the name that stands for it in the programs.
-struct Paths([(PathBuf, &'static str); 4]);
+struct Paths(Vec<(PathBuf, &'static str)>);
 
 impl Paths {
     fn of(rust: &Rust, dir: &Path) -> Result<Self> {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
         let home = home.ok_or("there is no home folder; set CARGO_HOME")?;
-        let sysroot = match rust {
-            Rust::Installed { sysroot } => sysroot.clone(),
-            // Debian's source is reached by a link.
+        // Later ones win: the build folder may lie in the sources, and the compiler in the build folder.
+        let mut paths = vec![(root(), "bib"), (dir.to_owned(), "build"), (home, "cargo")];
+        match rust {
+            Rust::Installed { sysroot } => paths.push((sysroot.clone(), "rust")),
+            // Debian's source is reached by a link, and either path may be the one that shows.
             Rust::Source { prefix } => {
                 let source = prefix.join("usr/lib/rustlib/src/rust");
-                source.canonicalize().during(source.display())?
+                paths.push((source.canonicalize().during(source.display())?, "rust"));
+                paths.push((source, "rust"));
             }
-        };
-        // Later ones win: the build folder may lie in the sources, and the compiler in the build folder.
-        Ok(Self([(root(), "bib"), (dir.to_owned(), "build"), (home, "cargo"), (sysroot, "rust")]))
+        }
+        Ok(Self(paths))
     }
 
     fn rust_flags(&self, rust: &Rust, target: Target) -> Vec<String> {
